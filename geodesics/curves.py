@@ -1,0 +1,97 @@
+"""Curves with fixed ends, as piecewise polynomials on [0, 1]."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geodesics.elements import basis_at, gather, join, lagrange_basis, lobatto_nodes
+
+
+class Curve:
+    """A batch of continuous piecewise polynomial curves c: [0, 1] -> R^d.
+
+    Element i covers ``knots[:, i] <= t <= knots[:, i + 1]`` and is the polynomial of degree p through its p + 1
+    nodes, which lie at the Gauss-Lobatto points of the element (both ends included, ends shared by neighbours).
+    Degree 1 is a polyline.
+
+    Args:
+        points: nodes ``(B, N p + 1, d)``.
+        knots: times of the element ends ``(B, N + 1)``, increasing from 0 to 1; None for equal steps.
+        degree: p >= 1.
+
+    Raises:
+        ValueError: when the shapes do not fit together.
+    """
+
+    def __init__(
+        self, points: Float[Tensor, "b n d"], knots: Float[Tensor, "b k"] | None = None, degree: int = 1
+    ) -> None:
+        b, n = points.shape[:2]
+        if degree < 1 or n < 2 or (n - 1) % degree:
+            raise ValueError(f"points must be (B, N * degree + 1, d); got {tuple(points.shape)}, degree {degree}")
+        count = (n - 1) // degree
+        if knots is None:
+            knots = torch.linspace(0, 1, count + 1, dtype=points.dtype, device=points.device).expand(b, -1)
+        if knots.shape != (b, count + 1):
+            raise ValueError(f"knots must be (B, N + 1) = {(b, count + 1)}; got {tuple(knots.shape)}")
+        self.points, self.knots, self.degree = points, knots, degree
+
+    @property
+    def num_segments(self) -> int:
+        """N, the number of elements."""
+        return self.knots.shape[1] - 1
+
+    def __len__(self) -> int:
+        return self.points.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> "Curve":
+        """The curves of some rows; rows is a slice, an index tensor or a boolean mask."""
+        return Curve(self.points[rows], self.knots[rows], self.degree)
+
+    def evaluate(self, t: Float[Tensor, "b t"] | Float[Tensor, " t"]) -> Float[Tensor, "b t d"]:
+        """Points c(t).
+
+        Args:
+            t: times in [0, 1], ``(T,)`` for all curves or ``(B, T)``.
+
+        Returns:
+            ``(B, T, d)``.
+        """
+        return self._evaluate(t)[0]
+
+    def derivative(self, t: Float[Tensor, "b t"] | Float[Tensor, " t"]) -> Float[Tensor, "b t d"]:
+        """Velocities c'(t), per unit of t; at a knot that of the element to its right. Shapes as in `evaluate`."""
+        return self._evaluate(t)[1]
+
+    def _evaluate(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = t.expand(len(self), -1) if t.ndim == 1 else t
+        if t.shape[0] != len(self):
+            raise ValueError(f"t must be (T,) or (B, T) with B = {len(self)}; got {tuple(t.shape)}")
+        index = torch.searchsorted(self.knots.contiguous(), t.contiguous(), right=True) - 1
+        index = index.clamp(0, self.num_segments - 1)
+        left = self.knots.gather(1, index)
+        width = self.knots.gather(1, index + 1) - left
+        local = (t - left) / width
+        rows = torch.arange(len(self), device=t.device)[:, None, None]
+        offsets = torch.arange(self.degree + 1, device=t.device)
+        nodes = self.points[rows, index[..., None] * self.degree + offsets]
+        values, slopes = basis_at(self.degree, local)
+        return (
+            torch.einsum("btk,btkd->btd", values, nodes),
+            torch.einsum("btk,btkd->btd", slopes, nodes) / width[..., None],
+        )
+
+    def split(self) -> "Curve":
+        """The same curves with every element cut in two."""
+        nodes = lobatto_nodes(self.degree)
+        halves = [torch.as_tensor(lagrange_basis(nodes, at)[0]).to(self.points) for at in (nodes / 2, (nodes + 1) / 2)]
+        local = gather(self.points, self.degree)
+        parts = torch.stack([torch.einsum("ij,bnjd->bnid", half, local) for half in halves], dim=2)
+        middle = (self.knots[:, 1:] + self.knots[:, :-1]) / 2
+        knots = torch.stack([self.knots[:, :-1], middle], dim=2).flatten(1)
+        return Curve(join(parts.flatten(1, 2)), torch.cat([knots, self.knots[:, -1:]], dim=1), self.degree)
+
+    def reverse(self) -> "Curve":
+        """The curves run backwards, t -> 1 - t."""
+        return Curve(self.points.flip(1), 1 - self.knots.flip(1), self.degree)
+

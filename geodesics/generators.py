@@ -1,0 +1,57 @@
+"""What the core asks of a decoder: a row-wise map from latent points to data space."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A row-wise torch callable from latent points ``(B, d)`` to data ``(B, D)``.
+
+    Row-wise means that output row i depends on input row i alone: an ``nn.Module`` in eval mode, a function, a
+    closure. It must be written in differentiable torch operations. Two optional methods make it faster:
+    see `JacobianGenerator` and `HessianGenerator`.
+    """
+
+    def __call__(self, z: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class JacobianGenerator(Protocol):
+    """A generator with its own Jacobian, used instead of automatic differentiation."""
+
+    def value_and_jacobian(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return F(z) as ``(B, D)`` and J as ``(d, B, D)`` with ``J[k] = dF/dz_k`` (tangent axis first)."""
+
+
+@runtime_checkable
+class HessianGenerator(Protocol):
+    """A generator with its own contracted second derivative, used instead of automatic differentiation."""
+
+    def contracted_hessian(self, z: Tensor, w: Tensor) -> Tensor:
+        """Return ``sum_o w_o d^2 F_o / dz dz`` as ``(B, d, d)`` for constant weights w ``(B, D)``."""
+
+
+class Stack(nn.Module):
+    """Concatenate the outputs of several generators: F(z) = (F_1(z), ..., F_n(z)).
+
+    The expected metric of a stochastic generator ``mu(z) + sigma(z) * eps`` is ``J_mu^T J_mu + J_sigma^T J_sigma``
+    (Arvanitidis, Hansen and Hauberg 2018, theorem 1), the pullback metric of ``Stack(mu, sigma)`` with sigma the
+    standard deviation. An ensemble of n decoders is ``Stack(f_1, ..., f_n)``, whose metric is n times the mean.
+
+    Args:
+        generators: row-wise callables ``(B, d) -> (B, D_i)``.
+    """
+
+    def __init__(self, *generators: Generator) -> None:
+        super().__init__()
+        if not generators:
+            raise ValueError("Stack needs at least one generator; got none")
+        self.generators = generators
+        self.modules_held = nn.ModuleList(g for g in generators if isinstance(g, nn.Module))
+
+    def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
+        return torch.cat([generator(z) for generator in self.generators], dim=-1)

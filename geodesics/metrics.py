@@ -1,0 +1,95 @@
+"""Riemannian metrics: the pullback of a generator, and any tensor field."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geodesics.calculus import directional_derivative, value_and_jacobian
+from geodesics.connection import general_acceleration, pullback_acceleration
+from geodesics.elements import Elements
+from geodesics.generators import Generator
+from geodesics.path_energy import PathEnergy
+from geodesics.path_energy_general import GeneralPathEnergy
+from geodesics.path_energy_pullback import PullbackPathEnergy
+
+
+class Metric(Protocol):
+    """What a solver asks of a metric. All methods are row-wise: row i of the result depends on row i alone."""
+
+    def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
+        """The metric tensor M(z), symmetric positive semi-definite."""
+
+    def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+        """``sqrt(v^T M(z) v)``."""
+
+    def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """Right-hand side of the geodesic ODE ``c'' = a(c, c')``."""
+
+    def path_energy(self, elements: Elements) -> PathEnergy:
+        """The discrete energy of curves made of such elements, with its derivatives."""
+
+
+class PullbackMetric:
+    """The pullback metric ``M(z) = J(z)^T J(z)`` of a generator, summed over all D outputs.
+
+    For a stochastic generator pass ``Stack(mean, standard_deviation)``: its pullback metric is the expected metric
+    ``J_mu^T J_mu + J_sigma^T J_sigma`` (Arvanitidis, Hansen and Hauberg 2018, theorem 1).
+
+    Args:
+        generator: row-wise torch callable ``(B, d) -> (B, D)``; `check_generator` tells whether it is one.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        if not callable(generator):
+            raise TypeError(f"generator must be callable, (B, d) -> (B, D); got {type(generator).__name__}")
+        self.generator = generator
+
+    def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
+        """``J^T J`` at the points z ``(B, d)``, as ``(B, d, d)``; one value and Jacobian per point."""
+        _, J = value_and_jacobian(self.generator, z)
+        rows = J.movedim(0, 1)
+        return rows @ rows.mT
+
+    def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+        """``||J(z) v||``, one directional derivative per point."""
+        return directional_derivative(self.generator, z, v).norm(dim=-1)
+
+    def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """``-M^{-1} J^T F''[v, v]``; see `geodesics.connection.pullback_acceleration`."""
+        return pullback_acceleration(self.generator, z, v)
+
+    def path_energy(self, elements: Elements) -> PathEnergy:
+        """Energy of the generator's own polynomial interpolant along the curve."""
+        return PullbackPathEnergy(self.generator, elements)
+
+
+class FunctionMetric:
+    """A metric given as a tensor field, with no embedding: the half-plane, Fisher information, one of your own.
+
+    Args:
+        function: row-wise torch callable ``(B, d) -> (B, d, d)`` with symmetric positive definite values.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        if not callable(function):
+            raise TypeError(f"function must be callable, (B, d) -> (B, d, d); got {type(function).__name__}")
+        self.function = function
+
+    def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
+        """G(z), ``(B, d, d)``."""
+        return self.function(z)
+
+    def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+        """``sqrt(v^T G(z) v)``; NaN where the form is negative."""
+        return torch.einsum("bi,bij,bj->b", v, self.function(z), v).sqrt()
+
+    def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """The paper's general form; see `geodesics.connection.general_acceleration`."""
+        return general_acceleration(self.function, z, v)
+
+    def path_energy(self, elements: Elements) -> PathEnergy:
+        """Energy by Gauss quadrature of ``1/2 c'^T G(c) c'`` in every element."""
+        return GeneralPathEnergy(self.function, elements)

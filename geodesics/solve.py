@@ -1,0 +1,111 @@
+"""The one door to connecting geodesics: any metric, any solver, thousands of problems a call."""
+
+import warnings
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from geodesics.curves import Curve
+from geodesics.energy_solver import EnergySolver
+from geodesics.initial import InitialCurves, Straight
+from geodesics.metrics import Metric
+from geodesics.solution import GeodesicResult, Status
+
+
+class Solver(Protocol):
+    """An algorithm for connecting geodesics, with its options."""
+
+    def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
+        """Solve B problems from S initial curves each; all ends are finite and distinct."""
+
+
+def geodesic(
+    metric: Metric,
+    z0: Tensor,
+    z1: Tensor,
+    *,
+    solver: Solver | None = None,
+    initial: InitialCurves | None = None,
+    chunk_size: int | None = None,
+) -> GeodesicResult:
+    """Shortest paths between pairs of points, all pairs at once.
+
+    Minimises the energy ``E = 1/2 int_0^1 c'^T M(c) c' dt`` over curves from z0 to z1 (Arvanitidis, Hansen and Hauberg
+    2018, section 3). A problem's answer does not depend on its batch, and a problem that fails does not raise: it gets
+    its status, NaN, and one warning per call that counts such problems.
+
+    Args:
+        metric: the Riemannian metric.
+        z0: starts ``(B, d)``.
+        z1: ends ``(B, d)``, of the same dtype and device.
+        solver: the algorithm and its options; None for ``EnergySolver()``.
+        initial: where to start; None for `Straight`. On a learned metric with walls use `GraphPaths` on encoded data.
+        chunk_size: problems solved at a time, a bound on memory; None for all.
+
+    Returns:
+        Curves, certified lengths with error estimates, and a status per problem.
+
+    Raises:
+        ValueError: when the shapes, dtypes or devices of z0 and z1 do not fit, or chunk_size < 1.
+        TypeError: when z0 or z1 is not a floating-point tensor.
+    """
+    check_ends(z0, z1)
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
+    solver = EnergySolver() if solver is None else solver
+    initial = Straight() if initial is None else initial
+    finite = (z0.isfinite() & z1.isfinite()).all(1)
+    distinct = (z0 != z1).any(1)
+    rows = (finite & distinct).nonzero()[:, 0]
+    with torch.no_grad():
+        parts = [
+            solver.solve(metric, initial(metric, z0[part], z1[part]))
+            for part in (rows.split(chunk_size or len(rows)) if len(rows) else ())
+        ]
+    result = _combine(parts, rows, z0, z1, finite)
+    failed = int((result.status >= Status.FAILED).sum())
+    if failed:
+        warnings.warn(f"{failed} of {len(z0)} geodesics failed; see the status field", stacklevel=2)
+    return result
+
+
+def check_ends(z0: Tensor, z1: Tensor) -> None:
+    """Raise unless z0 and z1 are floating-point tensors of one shape (B, d), dtype and device."""
+    for name, z in (("z0", z0), ("z1", z1)):
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            raise TypeError(f"{name} must be a floating-point tensor; got {getattr(z, 'dtype', type(z).__name__)}")
+    if z0.ndim != 2 or z0.shape != z1.shape or z0.shape[1] < 1:
+        raise ValueError(f"z0 and z1 must both be (B, d); got {tuple(z0.shape)} and {tuple(z1.shape)}")
+    if z0.dtype != z1.dtype or z0.device != z1.device:
+        raise ValueError(
+            f"z0 and z1 must share dtype and device; got {z0.dtype} on {z0.device} and {z1.dtype} on {z1.device}"
+        )
+
+
+def _combine(
+    parts: list[GeodesicResult], rows: Tensor, z0: Tensor, z1: Tensor, finite: Tensor
+) -> GeodesicResult:
+    """The answers of the solved rows, trivial answers for z0 == z1, and INVALID for ends that are not finite."""
+    count = max((part.curve.num_segments for part in parts), default=1)
+    degree = parts[0].curve.degree if parts else 1
+    t = torch.linspace(0, 1, count * degree + 1, dtype=z0.dtype, device=z0.device)
+    points = (z0[:, None] + 0 * (z1 - z0)[:, None] * t[:, None]).clone()
+    points[~finite] = torch.nan
+    knots = torch.linspace(0, 1, count + 1, dtype=z0.dtype, device=z0.device).repeat(len(z0), 1)
+    number = torch.where(finite, 0.0, torch.nan).to(z0)
+    whole = torch.zeros_like(number, dtype=torch.long)
+    status = torch.where(finite, int(Status.CONVERGED), int(Status.INVALID))
+    fields = [number, number.clone(), number.clone(), status, number.clone(), finite.clone()]
+    fields += [whole.clone() for _ in range(4)]
+    start = 0
+    for part in parts:
+        into = rows[start : start + len(part.curve)]
+        start += len(part.curve)
+        curve = part.curve
+        while curve.num_segments < count:
+            curve = curve.split()
+        points[into], knots[into] = curve.points, curve.knots
+        for field, value in zip(fields, part[1:], strict=True):
+            field[into] = value
+    return GeodesicResult(Curve(points, knots, degree), *fields)
