@@ -1,10 +1,10 @@
 """Direct solution of two-point boundary-value chains by substructuring, for all problems at once.
 
-Multiple shooting couples neighbouring nodes only: ``A_k x_k - x_{k+1} = r_k``, with half of the components given at
-each end. Multiplying the A_k together (condensing) loses all digits where geodesics diverge; instead neighbouring
-equations are merged in pairs, each merge eliminating the node between them by an orthogonal transformation
-(Wright, Stable parallel algorithms for two-point boundary value problems, SIAM J. Sci. Stat. Comput. 1992).
-log2(K) batched steps, no loop over nodes.
+Multiple shooting couples neighbouring nodes only: ``A_k x_k - x_{k+1} = r_k``, with half of the components
+given at each end. Multiplying the A_k together (condensing) loses all digits where geodesics diverge; instead
+neighbouring equations are merged in pairs, each merge eliminating the node between them by an orthogonal
+transformation (Wright, Stable parallel algorithms for two-point boundary value problems, SIAM J. Sci. Stat.
+Comput. 1992). log2(K) batched steps, no loop over nodes.
 """
 
 import torch
@@ -53,7 +53,7 @@ def solve_two_point(A: Float[Tensor, "b s m m"], r: Float[Tensor, "b s m"]) -> F
 
 
 def _solve_ends(left: Tensor, right: Tensor, load: Tensor) -> Tensor:
-    """Both ends ``(B, 2, m)`` of a chain of one equation, whose unknowns are the second halves of x_0 and x_K."""
+    """Both ends ``(B, 2, m)`` of a chain of one equation; the second halves of x_0, x_K are unknown."""
     half = left.shape[-1] // 2
     free, _ = torch.linalg.solve_ex(torch.cat([left[..., half:], right[..., half:]], dim=-1), load)
     ends = free.new_zeros(len(free), 2, 2 * half)

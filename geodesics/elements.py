@@ -86,6 +86,12 @@ def make_elements(degree: int, num_samples: int, like: Tensor) -> Elements:
     return Elements(degree, num_samples, *(torch.as_tensor(m).to(like) for m in matrices))
 
 
+def lagrange_slopes(degree: int, like: Tensor) -> Tensor:
+    """Nodal values to derivatives at the same Lobatto nodes, ``(p + 1, p + 1)``."""
+    nodes = lobatto_nodes(degree)
+    return torch.as_tensor(lagrange_basis(nodes, nodes)[1]).to(like)
+
+
 def gather(nodal: Float[Tensor, "b n ..."], degree: int) -> Float[Tensor, "b s k ..."]:
     """View nodal values ``(B, N p + 1, ...)`` element by element, ``(B, N, p + 1, ...)``, shared nodes repeated."""
     unfolded = nodal.unfold(1, degree + 1, degree)

@@ -20,7 +20,7 @@ from geodesics.metrics import Metric
 from geodesics.newton import NewtonState, minimize, newton_decrement
 from geodesics.path_energy import PathEnergy
 from geodesics.quadrature import KRONROD_POINTS, element_lengths
-from geodesics.rows import take
+from geodesics.rows import take, write
 from geodesics.solution import GeodesicResult, Status
 
 # A mesh is renewed when some element holds more than this many times its share of mixed arc length.
@@ -28,9 +28,13 @@ _DISTORTED = 2.0
 # No node moves more than this share of the curve's own latent length in one step.
 _MAX_STEP_SHARE = 0.05
 # Relative change of the discrete length between N and 2 N elements under which N elements see the initial curve.
-_SEEN = 0.05
+_SEEN = 0.02
+# Relative change of the discrete length under a move of the nodes above which a level is too coarse.
+_RESOLVED = 5e-3
 # Starts that end a level longer than the best of their problem by this factor are dropped.
 _HOPELESS = 1.03
+# Starts that begin longer than the best of their problem by this factor are not tried.
+_FAR = 1.25
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ class EnergySolver:
     num_samples: int = 6
     tol: float | None = None
     length_tol: float = 1e-3
-    max_iter: int = 15
-    max_meshes: int = 4
+    max_iter: int = 8
+    max_meshes: int = 3
 
     def __post_init__(self) -> None:
         for name in ("num_segments", "degree", "max_iter", "max_meshes"):
@@ -100,6 +104,7 @@ class Minimised(NamedTuple):
     minimum: Bool[Tensor, " r"]
     converged: Bool[Tensor, " r"]
     stalled: Bool[Tensor, " r"]
+    settled: Bool[Tensor, " r"]
 
 
 def minimise_energy(metric: Metric, starts: list[Curve], options: EnergySolver) -> list[Minimised]:
@@ -122,12 +127,15 @@ def minimise_energy(metric: Metric, starts: list[Curve], options: EnergySolver) 
         if not waiting[count]:
             continue
         trials = Trials(*(torch.cat(field) for field in zip(*waiting[count], strict=True)))
-        done = _measure(metric, elements, *_minimise_level(path_energy, elements, trials, options))
+        finest = 2 * count not in waiting
+        done = _measure(
+            metric, elements, *_minimise_level(path_energy, elements, trials, options, finest), options
+        )
         upper = torch.where(done.length.isfinite(), done.length + done.length_error, torch.inf)
         shortest = shortest.scatter_reduce(0, trials.problem, upper, "amin")
         hopeless = done.length - done.length_error > _HOPELESS * shortest[trials.problem]
         final = _resolved(done, options) | hopeless | ~done.length.isfinite()
-        if 2 * count in waiting:
+        if not finest:
             rows = (~final).nonzero()[:, 0]
             if rows.numel():
                 waiting[2 * count].append(_refine(elements, take(done, rows)))
@@ -137,7 +145,12 @@ def minimise_energy(metric: Metric, starts: list[Curve], options: EnergySolver) 
 
 
 def _resolved(done: Minimised, options: EnergySolver) -> Tensor:
-    return done.converged & (done.length_error <= options.length_tol * done.length)
+    return (done.converged | done.settled) & (done.length_error <= options.length_tol * done.length)
+
+
+def _settled(state: NewtonState, options: EnergySolver) -> Tensor:
+    """Whether a hundred more steps like the last would not change the length by its tolerance."""
+    return ~state.converged & (state.decrement.square() <= options.length_tol / 50)
 
 
 def _place_starts(
@@ -148,6 +161,8 @@ def _place_starts(
     while 2 * levels[-1] <= options.max_segments:
         levels.append(2 * levels[-1])
     waiting: dict[int, list[Trials]] = {count: [] for count in levels}
+    entries: dict[int, list[Tensor]] = {count: [] for count in levels}
+    shortest = torch.full_like(starts[0].points[:, 0, 0], torch.inf)
     for index, curve in enumerate(starts):
         rows = torch.arange(len(curve), device=curve.points.device)
         spent = torch.zeros_like(rows)
@@ -164,9 +179,15 @@ def _place_starts(
             zero = torch.zeros_like(rows[kept])
             if kept.numel():
                 waiting[count].append(Trials(rows[kept], zero + index, points[kept], zero, zero.clone(), spent[kept]))
+                entries[count].append((speed[kept] @ elements.weights).sum(1))
+                shortest = shortest.scatter_reduce(0, rows[kept], entries[count][-1].nan_to_num(torch.inf), "amin")
             if rest.numel() == 0:
                 break
             rows, spent, points, speed = rows[rest], spent[rest], finer[0][rest], finer[1][rest]
+    for count in levels:
+        for i, (trials, entry) in enumerate(zip(waiting[count], entries[count], strict=True)):
+            promising = ~(entry > _FAR * shortest[trials.problem])
+            waiting[count][i] = take(trials, promising.nonzero()[:, 0])
     return waiting
 
 
@@ -187,31 +208,50 @@ def _move_nodes(elements: Elements, points: Tensor, speed: Tensor, count: int) -
 
 
 def _minimise_level(
-    path_energy: PathEnergy, elements: Elements, trials: Trials, options: EnergySolver
+    path_energy: PathEnergy, elements: Elements, trials: Trials, options: EnergySolver, finest: bool
 ) -> tuple[Trials, NewtonState]:
-    """Newton on one mesh after another until it has converged on a mesh that fits; returns the last states."""
+    """Newton on one mesh after another; returns the last states.
+
+    A problem leaves when it has converged on a mesh that fits; where moving the nodes changes the discrete length,
+    the level is too coarse for it, and it leaves for the next one. No problem leaves with a longer curve than it
+    brought.
+    """
     tol = options.tol or torch.finfo(trials.points.dtype).eps ** 0.375
     rows = torch.arange(len(trials.points), device=trials.points.device)
     points, count = trials.points, _num_segments(trials.points, elements)
+    _, speed = path_energy.value(points, None)
+    entry = (speed @ elements.weights).sum(1)
+    trials.values.add_(path_energy.samples(count))
     final: NewtonState | None = None
     for _ in range(options.max_meshes):
-        _, speed = path_energy.value(points, None)
         profile = speed_profile(speed, elements.weights)
         state = minimize(path_energy, points, profile, tol, options.max_iter, _max_step(points))
         trials.iterations[rows] += state.iterations
         trials.jacobians[rows] += state.jacobians
-        trials.values[rows] += state.values + path_energy.samples(count)
+        trials.values[rows] += state.values
         if final is None:
             final = state
         else:
             write(final, rows, state)
         arc, _ = cell_arcs(state.points, state.model.speed, elements)
-        again = ~state.stalled & (~state.converged | (distortion(arc, count) > _DISTORTED))
+        unfinished = ~state.converged & ~_settled(state, options)
+        again = ~state.stalled & (unfinished | (distortion(arc, count) > _DISTORTED))
         kept = again.nonzero()[:, 0]
         if kept.numel() == 0:
             break
-        rows = rows[kept]
         points = _move_nodes(elements, state.points[kept], state.model.speed[kept], count)
+        _, speed = path_energy.value(points, None)
+        rows = rows[kept]
+        trials.values[rows] += path_energy.samples(count)
+        if not finest:
+            moved = (speed @ elements.weights).sum(1)
+            discrete = (2 * state.model.energy[kept]).sqrt()
+            worse = ~(moved <= entry[rows])
+            final.points[rows] = torch.where(worse[:, None, None], trials.points[rows], points)
+            kept = (~worse & ((moved - discrete).abs() <= _RESOLVED * moved)).nonzero()[:, 0]
+            rows, points, speed = rows[kept], points[kept], speed[kept]
+            if kept.numel() == 0:
+                break
     assert final is not None
     return trials._replace(points=final.points), final
 
@@ -224,7 +264,9 @@ def _max_step(points: Tensor) -> Tensor:
     return _MAX_STEP_SHARE * (points[:, 1:] - points[:, :-1]).norm(dim=-1).sum(1)
 
 
-def _measure(metric: Metric, elements: Elements, trials: Trials, state: NewtonState) -> Minimised:
+def _measure(
+    metric: Metric, elements: Elements, trials: Trials, state: NewtonState, options: EnergySolver
+) -> Minimised:
     """Certify the lengths by an independent quadrature, and time the knots for constant speed.
 
     The error estimate adds up the quadrature's own error, the distance to the solver's discrete length, and the
@@ -251,6 +293,7 @@ def _measure(metric: Metric, elements: Elements, trials: Trials, state: NewtonSt
         state.minimum,
         state.converged,
         state.stalled,
+        _settled(state, options),
     )
 
 
@@ -268,6 +311,7 @@ def status_of(done: Minimised, options: EnergySolver) -> Int[Tensor, " r"]:
         (done.length_error > options.length_tol * done.length, Status.UNRESOLVED),
         (~done.converged, Status.MAX_ITER),
         (~done.converged & done.stalled, Status.STALLED),
+        (done.settled & (done.length_error <= options.length_tol * done.length), Status.SETTLED),
         (~done.converged & ~done.minimum & (done.gradient <= 1e-6), Status.NOT_MINIMUM),
         (~done.length.isfinite(), Status.FAILED),
     )

@@ -12,25 +12,26 @@ from geodesics.metrics import Metric
 
 def exp_map(
     metric: Metric,
-    z: Float[Tensor, "b d"],
-    v: Float[Tensor, "b d"],
+    z: Tensor,
+    v: Tensor,
     *,
     tol: float | None = None,
     max_steps: int = 1000,
 ) -> Float[Tensor, "b d"]:
     """End points of geodesics, ``exp_z(v) = c(1)`` with ``c'' = a(c, c')``, c(0) = z, c'(0) = v.
 
-    The geodesic ODE of Arvanitidis, Hansen and Hauberg (2018, appendix), integrated by torchdiffeq's dopri8 with every
-    row's error under the tolerance; see `geodesic_flow` for curves, velocities and the error of each row. Not
-    differentiated through.
+    The geodesic ODE of Arvanitidis, Hansen and Hauberg (2018, appendix), integrated by torchdiffeq's dopri8
+    with every row's error under the tolerance; see `geodesic_flow` for curves, velocities and the error of
+    each row. Not differentiated through.
 
     Args:
         metric: the Riemannian metric. The acceleration of a pullback metric needs second derivatives of the
             generator, which ReLU networks do not have: there the result is ``z + v``; see `check_generator`.
         z: starts ``(B, d)``, latent units.
-        v: initial velocities ``(B, d)``, latent units per unit of time; the geodesic's length is ``||v||`` in the metric.
-        tol: local error per step, relative to the row's own displacement and velocity; None for about 1e-9 in float64
-            and 2e-5 in float32.
+        v: initial velocities ``(B, d)``, latent units per unit of time; the geodesic's length is ``||v||`` in
+            the metric.
+        tol: local error per step, relative to the row's own displacement and velocity; None for about 1e-9 in
+            float64 and 2e-5 in float32.
         max_steps: steps that a row may need; each costs 13 accelerations.
 
     Returns:
@@ -47,9 +48,9 @@ def exp_map(
 
 def geodesic_flow(
     metric: Metric,
-    z: Float[Tensor, "b d"],
-    v: Float[Tensor, "b d"],
-    times: Float[Tensor, " t"],
+    z: Tensor,
+    v: Tensor,
+    times: Tensor,
     *,
     tol: float | None = None,
     max_steps: int = 1000,
@@ -65,12 +66,14 @@ def geodesic_flow(
         max_steps: as in `exp_map`.
 
     Returns:
-        A `Flow`: points and velocities ``(B, T, d)``, drift of the speed and failures ``(B,)``. A row fails when its
-        acceleration stops being finite, when it needs too many or too short steps, or when its speed drifts by more
-        than the square root of the tolerance; it is NaN then, one warning counts such rows, and no other row changes.
+        A `Flow`: points and velocities ``(B, T, d)``, drift of the speed and failures ``(B,)``. A row fails
+        when its acceleration stops being finite, when it needs too many or too short steps, or when its speed
+        drifts by more than the square root of the tolerance; it is NaN then, one warning counts such rows,
+        and no other row changes.
 
     Raises:
-        ValueError: when shapes, dtypes or devices do not fit, times do not increase from 0, or an option is out of
+        ValueError: when shapes, dtypes or devices do not fit, times do not increase from 0, or an option is
+        out of
             range.
         TypeError: when z or v is not a floating-point tensor.
     """
@@ -88,7 +91,9 @@ def geodesic_flow(
 def _check_tangents(z: Tensor, v: Tensor, tol: float | None, max_steps: int) -> None:
     for name, x in (("z", z), ("v", v)):
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(f"{name} must be a floating-point tensor; got {getattr(x, 'dtype', type(x).__name__)}")
+            raise TypeError(
+                f"{name} must be a floating-point tensor; got {getattr(x, 'dtype', type(x).__name__)}"
+            )
     if z.ndim != 2 or z.shape != v.shape or z.shape[1] < 1:
         raise ValueError(f"z and v must both be (B, d); got {tuple(z.shape)} and {tuple(v.shape)}")
     if z.dtype != v.dtype or z.device != v.device:

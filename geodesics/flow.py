@@ -1,9 +1,9 @@
 """The geodesic ODE as an initial-value problem: c'' = a(c, c'), integrated for all rows in one call.
 
-torchdiffeq takes one step for the whole batch. Left alone it controls the mean error over the batch, lets a row of NaN
-spoil every step, and raises when one row needs steps below rounding. Here the error norm is the largest over rows, so
-that every row keeps its own tolerance, and a row that cannot be integrated is frozen: its derivative becomes zero, it
-leaves the norm, and the others go on.
+torchdiffeq takes one step for the whole batch. Left alone it controls the mean error over the batch, lets a
+row of NaN spoil every step, and raises when one row needs steps below rounding. Here the error norm is the
+largest over rows, so that every row keeps its own tolerance, and a row that cannot be integrated is frozen:
+its derivative becomes zero, it leaves the norm, and the others go on.
 """
 
 from typing import NamedTuple
@@ -17,8 +17,9 @@ from geodesics.metrics import Metric
 
 _METHOD, _ORDER = "dopri8", 8
 # Steps in units of the whole time: the first and longest, and the shortest before a row is given up.
-_FIRST_STEP, _LONGEST_STEP, _SHORTEST_STEP = 1 / 64, 1 / 8, 1e-10
-# Error ratios below this say nothing about the step that a row would want: rounding, or a neighbour's short steps.
+_FIRST_STEP, _LONGEST_STEP, _SHORTEST_STEP = 1 / 64, 1 / 8, 1e-8
+# Error ratios below this say nothing about the step that a row would want: rounding, or a neighbour's short
+# steps.
 _TELLING_RATIO = 1e-3
 
 
@@ -28,10 +29,10 @@ class Flow(NamedTuple):
     Attributes:
         points: c(t), ``(B, T, d)``, latent units.
         velocities: c'(t), ``(B, T, d)``, latent units per unit of time.
-        drift: largest relative change of the Riemannian speed over the given times, ``(B,)``. The speed of a geodesic
-            is constant, so this is an error that needs no reference.
-        failed: ``(B,)``: the metric was not finite or not positive definite on the way, the row needed too many or too
-            short steps (a wall, the edge of the chart), or its speed was not conserved.
+        drift: largest relative change of the Riemannian speed over the given times, ``(B,)``. The speed of a
+            geodesic is constant, so this is an error that needs no reference.
+        failed: ``(B,)``: the metric was not finite or not positive definite on the way, the row needed too
+            many or too short steps (a wall, the edge of the chart), or its speed was not conserved.
     """
 
     points: Float[Tensor, "b t d"]
@@ -55,9 +56,10 @@ def integrate(
 ) -> Flow:
     """Integrate ``c'' = a(c, c')`` from c(0) = z, c'(0) = v with torchdiffeq's dopri8.
 
-    The state is ``(c - z, c')`` and the tolerance of a row relative to its own state and initial velocity, so neither
-    the place nor the speed of a curve changes how exactly it is computed. The steps are shared: a row alone and in a
-    batch agree to the tolerance, not to rounding, and a batch takes the steps of its hardest row.
+    The state is ``(c - z, c')`` and the tolerance of a row relative to its own state and initial velocity, so
+    neither the place nor the speed of a curve changes how exactly it is computed. The steps are shared: a row
+    alone and in a batch agree to the tolerance, not to rounding, and a batch takes the steps of its hardest
+    row.
 
     Args:
         metric: the Riemannian metric; its ``acceleration`` is called 13 times a step.
@@ -97,22 +99,25 @@ def integrate(
         drift = _speed_drift(metric, points, velocities)
         failed = field.frozen | ~(drift <= tol**0.5)
         lost = failed[:, None, None]
-        return Flow(points.masked_fill(lost, torch.nan), velocities.masked_fill(lost, torch.nan), drift, failed)
+        return Flow(
+            points.masked_fill(lost, torch.nan), velocities.masked_fill(lost, torch.nan), drift, failed
+        )
 
 
 def _speed_drift(metric: Metric, points: Tensor, velocities: Tensor) -> Tensor:
     speed = metric.norm(points.flatten(0, 1), velocities.flatten(0, 1)).unflatten(0, points.shape[:2])
     start = speed[:, :1]
-    change = (speed - start).abs() / torch.where(start > 0, start, torch.ones_like(start))
+    change = (speed - start).abs() / torch.where(start == 0, 1.0, start)
     return change.amax(1)
 
 
 class _GuardedField:
     """Right-hand side and error norm of the batch, with the rows that have been given up.
 
-    A stage of a trial step may land where the metric is not finite although the solution never goes there. Such a row
-    only rejects the step; it is frozen when the step is already the shortest, or when it has spent its steps. The
-    count estimates the steps of the row alone from its own error ratios: ``ratio^(1 / order)`` of a step each.
+    A stage of a trial step may land where the metric is not finite although the solution never goes there.
+    Such a row only rejects the step; it is frozen when the step is already the shortest, or when it has spent
+    its steps. The count estimates the steps of the row alone from its own error ratios: ``ratio^(1 / order)``
+    of a step each.
     """
 
     def __init__(self, metric: Metric, z: Tensor, v: Tensor, times: Tensor, max_steps: int) -> None:
@@ -138,14 +143,15 @@ class _GuardedField:
         self.missing = torch.zeros_like(self.frozen)
 
     def norm(self, ratio: Tensor) -> Tensor:
-        """The largest root-mean-square error ratio of a row that is still moving; called once per trial step."""
+        """The largest root-mean-square error ratio of the rows still moving; called once per trial step."""
         row = ratio.square().mean(1).sqrt()
         row = torch.where(self.missing | ~row.isfinite(), torch.finfo(row.dtype).max ** 0.5, row)
         share = row.clamp(max=1) ** (1 / _ORDER)
         self.steps = self.steps + torch.where(row > _TELLING_RATIO, share, 0.0)
         shortest = self.step <= _SHORTEST_STEP * self.times[-1]
         self.frozen = self.frozen | ((row > 1) & shortest) | (self.steps > self.max_steps)
-        return torch.where(self.frozen, 0.0, row).amax()
+        # The zero is for an empty batch.
+        return torch.cat([torch.where(self.frozen, 0.0, row), row.new_zeros(1)]).amax()
 
 
 def _finite(a: Tensor, z: Tensor, v: Tensor) -> Tensor:

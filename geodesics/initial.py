@@ -7,20 +7,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodesics.curves import Curve
-from geodesics.metrics import Metric
 
 
 class InitialCurves(Protocol):
     """A way to make initial curves; row i of the result depends on row i of the ends alone."""
 
-    def __call__(self, metric: Metric, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> list[Curve]:
+    def __call__(self, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> list[Curve]:
         """One or several curves per problem: a list of S batches of B curves, the most promising first."""
 
 
 class Straight:
     """The straight line in the latent space. Right on smooth metrics; on real ones ask `GraphPaths`."""
 
-    def __call__(self, metric: Metric, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> list[Curve]:
+    def __call__(self, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> list[Curve]:
         """The line from z0 to z1, one curve per problem."""
         return [straight(z0, z1)]
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# Share of a node's own stiffness that holds it in place along the curve while steps are damped.
+_SLIDING = 1.0
 # Doubles held at a time while the generator is linearised; a bound on memory that changes no result.
 _WORKING_SET = 2**25
 
@@ -24,7 +26,8 @@ class Linearization(NamedTuple):
         speed: Riemannian speed per unit of u at the quadrature points ``(B, N, g)``.
         gradient: derivative in the nodes ``(B, N p + 1, d)``.
         hessian: exact second derivative, element by element, ``(B, N, (p + 1) d, (p + 1) d)``.
-        shift: positive semi-definite, same shape; ``hessian + shift`` is positive semi-definite in every element.
+        shift: positive semi-definite, same shape; ``hessian + shift`` is positive semi-definite in every element. It also
+            holds the nodes in place along the curve, see `tangential_stiffness`.
     """
 
     energy: Tensor
@@ -68,3 +71,17 @@ def negative_part(W: Float[Tensor, "*b d d"], M: Float[Tensor, "*b d d"]) -> Flo
     y, V = torch.linalg.eigh((Y + Y.mT) / 2)
     half = (U * root[..., None, :]) @ V
     return (half * (-y).clamp(min=0)[..., None, :]) @ half.mT
+
+
+def tangential_stiffness(
+    tangent: Float[Tensor, "*b d"], M: Float[Tensor, "*b d d"], stiffness: Float[Tensor, "*b"]
+) -> Float[Tensor, "*b d d"]:
+    """Blocks ``k (t^T M t) t t^T``, t the unit latent tangent: what keeps damped steps from tunnelling.
+
+    Far from the minimum a discrete energy falls fastest where its nodes slide off the top of a wall to both sides,
+    until one element jumps across. Sliding changes no curve, so damped steps are held along the tangent; the mesh is
+    renewed between minimisations instead. Exact Newton steps (theta = 0) do not feel it.
+    """
+    t = torch.nn.functional.normalize(tangent, dim=-1)
+    strength = _SLIDING * stiffness * torch.einsum("...i,...ij,...j->...", t, M, t)
+    return strength[..., None, None] * t[..., :, None] * t[..., None, :]

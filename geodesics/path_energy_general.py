@@ -11,7 +11,7 @@ from torch import Tensor
 from geodesics.calculus import contracted_hessian
 from geodesics.connection import TensorField, tensor_derivative
 from geodesics.elements import Elements, gather, scatter_add
-from geodesics.path_energy import Linearization, negative_part, rows_per_chunk
+from geodesics.path_energy import Linearization, negative_part, rows_per_chunk, tangential_stiffness
 
 
 class GeneralPathEnergy:
@@ -71,6 +71,8 @@ class GeneralPathEnergy:
         shift = negative_part(e_cc - half.mT @ half, G)
         shift = torch.where((info == 0)[:, None, None], shift, torch.full_like(shift, torch.nan))
         weight = self.elements.weights / profile
+        stiffness = (self.elements.degree**2 * torch.ones_like(weight)).flatten()
+        shift = shift + tangential_stiffness(velocity, G, stiffness)
         basis, slopes = self.elements.to_quadrature, self.elements.quadrature_slopes
 
         def assemble(left: Tensor, right: Tensor, blocks: Tensor) -> Tensor:

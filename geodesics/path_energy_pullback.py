@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodesics.calculus import contracted_hessian, value_and_jacobian
-from geodesics.elements import Elements, gather, join, scatter_add
+from geodesics.elements import Elements, gather, join, lagrange_slopes, scatter_add
 from geodesics.generators import Generator
-from geodesics.path_energy import Linearization, negative_part, rows_per_chunk
+from geodesics.path_energy import Linearization, negative_part, rows_per_chunk, tangential_stiffness
 
 
 class PullbackPathEnergy:
@@ -79,15 +79,23 @@ class PullbackPathEnergy:
         w = scatter_add(elements.sample_slopes.mT @ (c[..., None] * velocity))
         sample_gradient = (J @ w[..., None])[..., 0]
         W = contracted_hessian(self.generator, flat, w.flatten(0, 1)).unflatten(0, z.shape[:2])
-        shift = negative_part(W, J @ J.mT)
-        shift_elements = self._diagonal(shift)
+        M = J @ J.mT
+        shift = negative_part(W, M) + self._sliding(z, M, c)
         return Linearization(
             self._energy(speed, profile),
             speed,
             scatter_add(torch.einsum("sj,bnsd->bnjd", elements.to_samples, self._once(sample_gradient))),
             self._gauss_newton(J, c) + self._diagonal(W),
-            shift_elements,
+            self._diagonal(shift),
         )
+
+    def _sliding(self, z: Tensor, M: Tensor, c: Tensor) -> Tensor:
+        """Stiffness against sliding along the curve at every sample, ``(B, n, d, d)``; see `tangential_stiffness`."""
+        elements = self.elements
+        diagonal = scatter_add(c @ elements.sample_slopes.square())
+        slopes = lagrange_slopes(elements.num_samples, z)
+        tangent = join(slopes @ gather(z, elements.num_samples))
+        return tangential_stiffness(tangent, M, diagonal)
 
     def _gauss_newton(self, J: Tensor, c: Tensor) -> Tensor:
         """Element matrices ``sum_g c_g B_g^T B_g`` with B_g the derivative of q_g in the element's nodes."""

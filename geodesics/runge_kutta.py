@@ -1,4 +1,4 @@
-"""One explicit Runge-Kutta step of an autonomous field, every row with its own step, and its exact derivative."""
+"""One explicit Runge-Kutta step of an autonomous field, each row with its own step, and its derivative."""
 
 from collections.abc import Callable
 
@@ -27,22 +27,21 @@ def step(
         h: steps, one per row; a step of zero returns the state.
 
     Returns:
-        The new states, and the estimated errors of their components: the difference to the embedded method of order 5,
-        corrected by that of order 3 (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.10),
-        which makes it of order 8 where the two agree; not negative.
+        The new states, and the estimated errors of their components: the difference to the embedded method of
+        order 5, corrected by that of order 3 (Hairer, Norsett and Wanner, Solving Ordinary Differential
+        Equations I, II.10), which makes it of order 8 where the two agree; not negative.
     """
     new, slopes = _advance(field, y, h)
     slopes = torch.cat([slopes, field(new)[None]])
     fifth, third = (torch.as_tensor(weights).to(y) for weights in (DOP853.E5, DOP853.E3))
     fifth, third = (h[:, None] * torch.einsum("s,sbm->bm", weights, slopes) for weights in (fifth, third))
     squared = fifth.square().sum(1, keepdim=True)
-    correction = squared / (squared + third.square().sum(1, keepdim=True) / 100).clamp(min=torch.finfo(y.dtype).tiny)
+    both = squared + third.square().sum(1, keepdim=True) / 100
+    correction = squared / both.clamp(min=torch.finfo(y.dtype).tiny)
     return new, fifth.abs() * correction.sqrt()
 
 
-def step_derivative(
-    field: Field, y: Float[Tensor, "b m"], h: Float[Tensor, " b"]
-) -> Float[Tensor, "b m m"]:
+def step_derivative(field: Field, y: Float[Tensor, "b m"], h: Float[Tensor, " b"]) -> Float[Tensor, "b m m"]:
     """Derivative of the new states of `step` in y: column j of row i is ``d step(y)_i / d y_ij``.
 
     The variational equations, integrated along: m forward-mode passes, vmapped.

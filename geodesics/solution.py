@@ -14,16 +14,18 @@ class Status(IntEnum):
     """How a problem ended; `describe` puts it into words."""
 
     CONVERGED = 0
-    MAX_ITER = 1
-    STALLED = 2
-    NOT_MINIMUM = 3
-    UNRESOLVED = 4
-    FAILED = 5
-    INVALID = 6
+    SETTLED = 1
+    MAX_ITER = 2
+    STALLED = 3
+    NOT_MINIMUM = 4
+    UNRESOLVED = 5
+    FAILED = 6
+    INVALID = 7
 
 
 _SENTENCES = {
     Status.CONVERGED: "stationary to tolerance, a certified local minimum, and its length is resolved to tolerance",
+    Status.SETTLED: "its length is resolved to tolerance, but the gradient is not: a soft valley of equally short curves",
     Status.MAX_ITER: "the iteration limit came before the gradient tolerance; the curve is the best found",
     Status.STALLED: "no step decreases the energy although the gradient is above its tolerance",
     Status.NOT_MINIMUM: "stationary, but a conjugate point lies inside: some nearby curve is shorter",

@@ -60,7 +60,7 @@ def geodesic(
     rows = (finite & distinct).nonzero()[:, 0]
     with torch.no_grad():
         parts = [
-            solver.solve(metric, initial(metric, z0[part], z1[part]))
+            solver.solve(metric, initial(z0[part], z1[part]))
             for part in (rows.split(chunk_size or len(rows)) if len(rows) else ())
         ]
     result = _combine(parts, rows, z0, z1, finite)

@@ -1,6 +1,7 @@
 """What all tests share: reproducible randomness, float64 points, and skips for what is absent."""
 
 import os
+import sys
 
 # Read once, when torch loads OpenMP: waiting threads sleep and leave the processor to those that work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -8,11 +9,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Under importlib mode a test imports no neighbour; this folder is on the path for `problems`, the table of all solvers.
+sys.path.insert(0, str(ROOT / "tests"))
 
 torch.set_num_threads(2)
 
@@ -41,6 +46,14 @@ def rng() -> torch.Generator:
 def normal(rng: torch.Generator) -> Callable[..., Tensor]:
     """`normal(*shape)`: standard normal numbers in float64, the same in every run."""
     return lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Shape annotations off, as they are for a user: what must speak up is the function itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -119,9 +119,13 @@ def read(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file holds another kind or a later format.
+        ValueError: the file is damaged, or holds another kind or a later format.
     """
-    with safe_open(os.fspath(path), framework="pt", device=str(device)) as file:
+    try:
+        opened = safe_open(os.fspath(path), framework="pt", device=str(device))
+    except SafetensorError as error:
+        raise ValueError(f"{path} must be a safetensors file; it says: {error}") from error
+    with opened as file:
         header = file.metadata() or {}
         if header.get("kind") != kind or header.get("format") != str(FORMAT):
             found = f"kind {header.get('kind')!r}, format {header.get('format')}"

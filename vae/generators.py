@@ -21,8 +21,9 @@ from vae.networks import PerceptronArchitecture
 from vae.parts import AffinePart, AutodiffPart, Part, hessian_by_autodiff, jacobian_by_autodiff
 from vae.rbf import RBFPrecision
 
-# Bytes of one block of outputs: on a CPU a share of a core's second-level cache, on a GPU the scratch.
-CPU_BLOCK = 800_000
+# Bytes of one block of outputs: what measured best on a CPU with 2 MB of second-level cache per core, and on
+# a GPU what bounds the scratch memory.
+CPU_BLOCK = 1_600_000
 GPU_BLOCK = 256_000_000
 
 

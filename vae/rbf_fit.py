@@ -24,7 +24,9 @@ class RBFConfig:
 
     Attributes:
         num_centers: K; clusters that k-means leaves empty are dropped.
-        bandwidth_factor: a, kernel width in units of the mean distance within a cluster.
+        bandwidth_factor: a, kernel width in units of the mean distance within a cluster. At 1 the kernels
+            leave gaps, and weights that fit the points there make beta far too large at the centres: on the
+            digits the root mean square error of the variance was 0.029 at 1, 0.006 at 2, 0.004 at 3.
         xi: precision far from the data, inverse squared data units; the standard deviation rises to
             xi^(-1/2).
         tol: the weights of an output are done when its relative projected gradient is at most this.
@@ -33,7 +35,7 @@ class RBFConfig:
     """
 
     num_centers: int = 64
-    bandwidth_factor: float = 1.0
+    bandwidth_factor: float = 2.0
     xi: float = 1e-6
     tol: float = 1e-4
     max_iter: int = 1000
@@ -165,9 +167,9 @@ def fit_weights(
     Projected gradient descent in a diagonal metric, w <- max(w - alpha h^-1 grad f, 0), all outputs at once
     and each with a step of its own: h is the diagonal of the Gauss-Newton matrix, alpha a spectral
     (Barzilai-Borwein) length, halved until a non-monotone Armijo test holds. The metric is what makes it
-    converge: the curvature goes like 1 / beta^4, many decades between a crowded centre and an outlier. On a VAE of three Fashion-MNIST
-    classes, K = 64, the criticality was 7e-2 after 3000 iterations without it, 6e-5 after 30 with it and
-    rounding after 100.
+    converge: the curvature goes like 1 / beta^4, many decades between a crowded centre and an
+    outlier. On a VAE of three Fashion-MNIST classes, K = 64, the criticality was 7e-2 after 3000 iterations
+    without it, 6e-5 after 30 with it and rounding after 100.
     Source of the spectral method: Birgin, Martinez and Raydan, "Nonmonotone spectral projected gradient
     methods on convex sets", SIAM J. Optim. 10, 2000.
 

@@ -29,6 +29,9 @@ class TrainingConfig:
         learning_rate: of Adam.
         seed: decides initial weights, order of the rows and noise.
         checkpoint_every: epochs between two checkpoints; the last epoch always writes one.
+        noise: standard deviation of Gaussian noise added to each batch afresh, data units. It keeps the
+            learned variance above noise^2: where a column is constant (a border pixel) and the log variance
+            linear, the likelihood is unbounded, and training ends in NaN without it.
     """
 
     epochs: int = 800
@@ -36,11 +39,14 @@ class TrainingConfig:
     learning_rate: float = 8e-5
     seed: int = 0
     checkpoint_every: int = 10
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "checkpoint_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        if not self.noise >= 0:
+            raise ValueError(f"noise must not be negative; got {self.noise}")
 
 
 class EpochRecord(NamedTuple):
@@ -142,7 +148,7 @@ def _epoch(run: _Run, x: Tensor, epoch: int, training: TrainingConfig) -> EpochR
     r = annealing(epoch, training.epochs)
     nll, kl = x.new_zeros(()), x.new_zeros(())
     for rows in _batches(x.shape[0], training.batch_size, run.rng):
-        batch = x[rows.to(x.device)]
+        batch = _noisy(x[rows.to(x.device)], training.noise, run.rng)
         posterior, likelihood = run.vae(batch, run.rng)
         run.optimizer.zero_grad()
         vae_loss(batch, posterior, likelihood, r).mean().backward()
@@ -153,12 +159,20 @@ def _epoch(run: _Run, x: Tensor, epoch: int, training: TrainingConfig) -> EpochR
     means = (nll / x.shape[0]).item(), (kl / x.shape[0]).item()
     loss = 0.5 * means[0] + r * means[1]
     if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss} in epoch {epoch}; a smaller learning_rate may help")
+        raise FloatingPointError(
+            f"the loss is {loss} in epoch {epoch}; a smaller learning_rate, or some noise, may help"
+        )
     return EpochRecord(epoch, r, *means, loss)
 
 
 def _batches(num_rows: int, batch_size: int, rng: torch.Generator) -> Iterator[Tensor]:
     yield from torch.randperm(num_rows, generator=rng).split(batch_size)
+
+
+def _noisy(batch: Tensor, noise: float, rng: torch.Generator) -> Tensor:
+    if noise == 0:
+        return batch
+    return batch + noise * torch.randn(batch.shape, dtype=batch.dtype, generator=rng).to(batch.device)
 
 
 def _save(run: _Run, path: Path, identity: dict[str, Any]) -> None:

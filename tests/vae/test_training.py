@@ -186,6 +186,18 @@ class _Bar:
         pass
 
 
+def test_noise_bounds_the_variance_of_a_constant_column(x):
+    x = x.clone()
+    x[:, 2] = 0.5
+    config = replace(CONFIG, variance_activation=Activation.IDENTITY, mean_activation=Activation.IDENTITY)
+    training = replace(TRAINING, epochs=150, noise=0.2)
+    vae = train_vae(x, config, training, progress=False).vae
+    with torch.no_grad():
+        sigma = vae.decode(vae.encode(x).mean).standard_deviation[:, 2]
+    # The best sigma is the noise itself; Adam at 1e-2 leaves it within a third.
+    assert bool(((sigma > 0.2 / 1.33) & (sigma < 0.2 * 1.33)).all())
+
+
 def test_checkpoint_of_another_run_is_refused(x, tmp_path):
     path = tmp_path / "run.safetensors"
     train_vae(x, CONFIG, TRAINING, path, progress=False)
@@ -247,6 +259,8 @@ def test_bad_input_is_named(x, unchecked_shapes):
         train_vae(x.log() * torch.inf, CONFIG, TRAINING, progress=False)
     with pytest.raises(ValueError, match="epochs must be positive"):
         TrainingConfig(epochs=0)
+    with pytest.raises(ValueError, match="noise must not be negative"):
+        TrainingConfig(noise=-0.1)
     with pytest.raises(ValueError, match="data_dim must be C H W"):
         VAEConfig(10, architecture=ConvolutionalArchitecture((1, 3, 3)))
     with pytest.raises(ValueError, match="hidden must be"):

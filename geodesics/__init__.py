@@ -1,0 +1,113 @@
+"""Geodesics in the latent spaces of generative models, thousands at a time.
+
+Public names live here, one import path each; they are resolved on first use, so that importing the package is cheap.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geodesics.calculus import contracted_hessian, directional_second_derivative, value_and_jacobian
+    from geodesics.checks import GeneratorReport, check_generator
+    from geodesics.connection import christoffel_symbols, general_acceleration, pullback_acceleration
+    from geodesics.curves import Curve
+    from geodesics.distances import distance, distance_matrix
+    from geodesics.energy_solver import EnergySolver
+    from geodesics.exponential import exp_map
+    from geodesics.forms import inner, log_measure, norm
+    from geodesics.generators import Generator, HessianGenerator, JacobianGenerator, Stack
+    from geodesics.graph_paths import GraphPaths
+    from geodesics.initial import InitialCurves, Straight
+    from geodesics.logarithm import log_map
+    from geodesics.metrics import FunctionMetric, Metric, PullbackMetric
+    from geodesics.plots import plot_curves, plot_measure, plot_speeds, plot_strips, straight_lines
+    from geodesics.quadrature import energy, length
+    from geodesics.resampling import constant_speed
+    from geodesics.shooting_solver import ShootingSolver
+    from geodesics.solution import GeodesicResult, Status, describe
+    from geodesics.solve import Solver, geodesic
+
+_HOMES = {
+    "calculus": ("contracted_hessian", "directional_second_derivative", "value_and_jacobian"),
+    "checks": ("GeneratorReport", "check_generator"),
+    "connection": ("christoffel_symbols", "general_acceleration", "pullback_acceleration"),
+    "curves": ("Curve",),
+    "distances": ("distance", "distance_matrix"),
+    "energy_solver": ("EnergySolver",),
+    "exponential": ("exp_map",),
+    "forms": ("inner", "log_measure", "norm"),
+    "generators": ("Generator", "HessianGenerator", "JacobianGenerator", "Stack"),
+    "graph_paths": ("GraphPaths",),
+    "initial": ("InitialCurves", "Straight"),
+    "logarithm": ("log_map",),
+    "metrics": ("FunctionMetric", "Metric", "PullbackMetric"),
+    "plots": ("plot_curves", "plot_measure", "plot_speeds", "plot_strips", "straight_lines"),
+    "quadrature": ("energy", "length"),
+    "resampling": ("constant_speed",),
+    "shooting_solver": ("ShootingSolver",),
+    "solution": ("GeodesicResult", "Status", "describe"),
+    "solve": ("Solver", "geodesic"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Curve",
+    "EnergySolver",
+    "FunctionMetric",
+    "Generator",
+    "GeneratorReport",
+    "GeodesicResult",
+    "GraphPaths",
+    "HessianGenerator",
+    "InitialCurves",
+    "JacobianGenerator",
+    "Metric",
+    "PullbackMetric",
+    "ShootingSolver",
+    "Solver",
+    "Stack",
+    "Status",
+    "Straight",
+    "check_generator",
+    "christoffel_symbols",
+    "constant_speed",
+    "contracted_hessian",
+    "describe",
+    "directional_second_derivative",
+    "distance",
+    "distance_matrix",
+    "energy",
+    "exp_map",
+    "general_acceleration",
+    "geodesic",
+    "inner",
+    "length",
+    "log_map",
+    "log_measure",
+    "norm",
+    "plot_curves",
+    "plot_measure",
+    "plot_speeds",
+    "plot_strips",
+    "pullback_acceleration",
+    "straight_lines",
+    "value_and_jacobian",
+]
+
+try:
+    __version__ = version("latent-geodesics")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'geodesics' has no attribute {name!r}")
+    value = getattr(import_module(f"geodesics.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,72 @@
+"""Riemannian distances, pair by pair and all pairs."""
+
+import torch
+from torch import Tensor
+
+from geodesics.initial import InitialCurves
+from geodesics.metrics import Metric
+from geodesics.solve import Solver, geodesic
+
+
+def distance(
+    metric: Metric,
+    z0: Tensor,
+    z1: Tensor,
+    *,
+    solver: Solver | None = None,
+    initial: InitialCurves | None = None,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """Lengths of the geodesics between pairs of points; for error estimates and statuses call `geodesic`.
+
+    Args:
+        metric: the Riemannian metric.
+        z0: starts ``(B, d)``.
+        z1: ends ``(B, d)``.
+        solver: see `geodesic`.
+        initial: see `geodesic`.
+        chunk_size: problems solved at a time.
+
+    Returns:
+        ``(B,)``, in the metric's unit; NaN where a problem failed.
+
+    Raises:
+        ValueError, TypeError: on ends that do not fit, as `geodesic`.
+    """
+    return geodesic(metric, z0, z1, solver=solver, initial=initial, chunk_size=chunk_size).length
+
+
+def distance_matrix(
+    metric: Metric,
+    z: Tensor,
+    *,
+    solver: Solver | None = None,
+    initial: InitialCurves | None = None,
+    chunk_size: int = 1024,
+) -> Tensor:
+    """All pairwise distances of n points.
+
+    Every pair i < j is solved once, ``chunk_size`` at a time: memory beyond the result is that of one chunk.
+
+    Args:
+        metric: the Riemannian metric.
+        z: points ``(n, d)``.
+        solver: see `geodesic`.
+        initial: see `geodesic`.
+        chunk_size: pairs solved at a time.
+
+    Returns:
+        Symmetric ``(n, n)`` with a zero diagonal; NaN where a problem failed.
+
+    Raises:
+        ValueError, TypeError: on points that do not fit, as `geodesic`.
+    """
+    if z.ndim != 2:
+        raise ValueError(f"z must be (n, d); got {tuple(z.shape)}")
+    n = len(z)
+    i, j = torch.triu_indices(n, n, offset=1, device=z.device)
+    matrix = z.new_zeros(n, n)
+    for rows, columns in zip(i.split(chunk_size), j.split(chunk_size), strict=True):
+        if rows.numel():
+            matrix[rows, columns] = distance(metric, z[rows], z[columns], solver=solver, initial=initial)
+    return matrix + matrix.mT

@@ -1,0 +1,110 @@
+"""GEORCE: geodesics by a discrete optimal-control iteration, for any metric and with no linear system to solve."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from geodesics.certify import certified_result
+from geodesics.curves import Curve
+from geodesics.descent import DescentState, Evaluation, Objective, descend, equal_arc_nodes, fixed_ends, line_search
+from geodesics.elements import Elements
+from geodesics.metrics import Metric
+from geodesics.path_energy_general import GeneralPathEnergy
+from geodesics.solution import GeodesicResult
+
+
+@dataclass(frozen=True)
+class GeorceSolver:
+    """GEORCE (Rygaard and Hauberg 2025, arXiv 2505.05961), every problem with its own line search and stop.
+
+    Minimises ``E = sum_t u_t^T G(x_t) u_t`` over points x_0, ..., x_T with ``u_t = x_{t+1} - x_t``. With
+    ``nu_t = grad_x [u_t^T G(x) u_t](x_t)`` one iteration is ``u_new = -1/2 G_t^{-1} mu_t``,
+    ``mu_t = mu_{T-1} + sum_{j>t} nu_j``, mu_{T-1} such that the u_new reach the end, and a backtracking line search
+    from u to u_new. Needs only ``metric.tensor`` and its gradient.
+
+    The metric is taken at the left end of each segment: points and energy are of order 1/T, the length of the curve
+    found of order 1/T^2. The error estimate contains the distance to the solver's own length, of order 1/T.
+    Cost: T metric tensors and gradients per iteration and trial.
+
+    Args:
+        num_segments: T.
+        max_iter: iterations per problem.
+        tol: tolerance on the scale-free gradient of E; None for ``eps^(3/8)``, 1.4e-6 in float64.
+        length_tol: tolerance on the length error estimate, relative to the length.
+
+    Raises:
+        ValueError: on options outside their range.
+    """
+
+    num_segments: int = 100
+    max_iter: int = 500
+    tol: float | None = None
+    length_tol: float = 1e-2
+
+    def __post_init__(self) -> None:
+        if self.num_segments < 1 or self.max_iter < 1:
+            raise ValueError(f"num_segments and max_iter must be at least 1; got {self.num_segments}, {self.max_iter}")
+        if self.length_tol <= 0 or (self.tol is not None and self.tol <= 0):
+            raise ValueError("tol and length_tol must be positive")
+
+    def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
+        """Iterate from all starts; the shortest certified curve of every problem wins."""
+        points = equal_arc_nodes(metric, starts, 1, self.num_segments)
+        objective = _objective(metric, points)
+        tol = self.tol or torch.finfo(points.dtype).eps ** 0.375
+
+        def step(state: DescentState) -> DescentState:
+            state, accepted = line_search(objective, state, _direction(state), torch.ones_like(state.estimate))
+            return state._replace(stalled=~accepted)
+
+        ended = descend(objective, step, points, (), tol, self.max_iter)
+        return certified_result(metric, ended, 1, len(starts[0]), tol, self.length_tol)
+
+
+class _Controls(NamedTuple):
+    """G_t ``(R, T, d, d)`` and nu_t ``(R, T, d)``."""
+
+    tensor: Tensor
+    pull: Tensor
+
+
+def _objective(metric: Metric, points: Tensor) -> Objective:
+    """The left-point energy times T / 2, so that it is an energy per unit of time, ``1/2 int c'^T G c' dt``."""
+    count = points.shape[1] - 1
+    left = points.new_tensor([[1.0, 0.0]])
+    slope = points.new_tensor([[-1.0, 1.0]])
+    elements = Elements(1, 1, torch.eye(2).to(points), slope, left, slope, points.new_ones(1))
+
+    def evaluate(points: Tensor) -> Evaluation:
+        u = points.diff(dim=1)
+
+        def energy(x: Tensor) -> tuple[Tensor, Tensor]:
+            G = metric.tensor(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            return torch.einsum("rti,rtij,rtj->", u, G, u), G
+
+        nu, G = grad(energy, has_aux=True)(points[:, :-1])
+        Gu = torch.einsum("rtij,rtj->rti", G, u)
+        derivative = torch.nn.functional.pad(nu - 2 * Gu, (0, 0, 0, 1)) + torch.nn.functional.pad(2 * Gu, (0, 0, 1, 0))
+        scale = count / 2
+        return Evaluation(scale * (u * Gu).sum((1, 2)), scale * fixed_ends(derivative), _Controls(G, nu))
+
+    return Objective(GeneralPathEnergy(metric.tensor, elements), evaluate, count)
+
+
+def _direction(state: DescentState) -> Tensor:
+    """From the points to those of the new controls, zero at both ends; NaN where some G_t is not positive definite."""
+    controls: _Controls = state.at.extra  # type: ignore[assignment]
+    L, info = torch.linalg.cholesky_ex(controls.tensor)
+    inverse = torch.cholesky_inverse(L)
+    later = controls.pull.flip(1).cumsum(1).flip(1) - controls.pull
+    chord = state.points[:, -1] - state.points[:, 0]
+    load = 2 * chord + torch.einsum("rtij,rtj->ri", inverse, later)
+    mu = later - torch.linalg.solve_ex(inverse.sum(1), load)[0][:, None]
+    u = -torch.einsum("rtij,rtj->rti", inverse, mu) / 2
+    direction = (u - state.points.diff(dim=1)).cumsum(1)
+    usable = (info == 0).all(1)[:, None, None]
+    inner = torch.where(usable, direction[:, :-1], torch.nan)
+    return torch.nn.functional.pad(inner, (0, 0, 1, 1))

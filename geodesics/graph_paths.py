@@ -1,0 +1,212 @@
+"""Initial curves from shortest paths on a graph of latent points: the cure for local minima.
+
+From a straight line, minima 1-40 % too long are usual on learned metrics. A graph of encoded data and free nodes,
+weighted by Riemannian length, gives starts in the right valleys, and alternatives to them.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import dijkstra
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from geodesics.curves import Curve
+from geodesics.elements import make_elements
+from geodesics.metrics import Metric
+
+# Shortest-path trees are computed for this many end points at a time, a bound on memory.
+_SOURCES = 128
+_ROWS = 4096
+_VERTICES = 257
+
+
+class GraphPaths:
+    """Shortest paths on a dense nearest-neighbour graph of latent points.
+
+    Nodes are the given latent points and free nodes on lines between them, near and far, thinned to an even cover of
+    the data's region. Of a node's many nearest candidates those are joined to it that are nearest by the metric: with
+    condition numbers in the hundreds, the Euclidean neighbours miss the narrow valleys that geodesics run along. An
+    edge's weight is the length of its two halves, measured by the metric, one number for both directions.
+    Alternatives are paths through via-nodes: the best node off the paths chosen so far, by the sum of its distances
+    to both ends (Abraham et al. 2010, "Alternative routes in road networks").
+
+    The graph is built once; a problem's paths do not depend on the other problems of a call.
+
+    Args:
+        metric: the Riemannian metric.
+        latents: latent points, usually the encoded data, ``(n, d)``.
+        num_nodes: about how many nodes the graph gets.
+        num_neighbors: neighbours by the metric joined to every node; half as many Euclidean ones come on top.
+        num_candidates: Euclidean neighbours among which those are chosen.
+        num_paths: S, initial curves per problem.
+        seed: of the free nodes.
+
+    Attributes:
+        nodes: ``(m, d)``.
+        jacobians: points at which the metric tensor was computed to build the graph.
+        values: points at which the generator's value was computed to build the graph.
+
+    Raises:
+        ValueError: when latents is not ``(n, d)`` and finite with n >= 2, or a number is below 1.
+    """
+
+    def __init__(
+        self,
+        metric: Metric,
+        latents: Tensor,
+        *,
+        num_nodes: int = 16000,
+        num_neighbors: int = 12,
+        num_candidates: int = 60,
+        num_paths: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if latents.ndim != 2 or len(latents) < 2 or not bool(latents.isfinite().all()):
+            raise ValueError(f"latents must be finite and (n, d) with n >= 2; got {tuple(latents.shape)}")
+        numbers = {"num_nodes": num_nodes, "num_neighbors": num_neighbors, "num_candidates": num_candidates}
+        for name, value in (*numbers.items(), ("num_paths", num_paths)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+        self.metric, self.num_neighbors, self.num_paths = metric, num_neighbors, num_paths
+        with torch.no_grad():
+            self.nodes = cover(latents.detach(), num_nodes, seed)
+            self.tensors = torch.cat([metric.tensor(z) for z in self.nodes.split(_ROWS)])
+            count = len(self.nodes)
+            self._index = NearestNeighbors(n_neighbors=min(max(num_candidates, num_neighbors) + 1, count))
+            self._index.fit(self.nodes.cpu().numpy())
+            edges = self._neighbors(self.nodes, self.tensors)
+            own = np.repeat(np.arange(count), edges.shape[1])
+            pairs = np.unique(np.sort(np.stack([own, edges.ravel()], axis=1), axis=1), axis=0)
+            self._pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+            self._weights = self._lengths(self.nodes[self._pairs[:, 0]], self.nodes[self._pairs[:, 1]])
+        self.jacobians, self.values = count, 3 * len(self._pairs)
+
+    def __call__(self, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> list[Curve]:
+        """S batches of polylines from z0 to z1; problems with fewer alternatives repeat their best path."""
+        ends = torch.cat([z0, z1])
+        graph = self._join(ends)
+        positions = np.concatenate([self.nodes.cpu().numpy(), ends.cpu().numpy()])
+        polylines: list[list[np.ndarray]] = [[] for _ in range(self.num_paths)]
+        for rows in np.array_split(np.arange(len(z0)), -(-len(z0) // _SOURCES)):
+            sources = len(self.nodes) + np.concatenate([rows, rows + len(z0)])
+            distance, previous = dijkstra(graph, indices=sources, return_predecessors=True)
+            for i, row in enumerate(rows):
+                trees = (distance[i], previous[i]), (distance[len(rows) + i], previous[len(rows) + i])
+                paths = self._alternatives(positions, trees, sources[i], sources[len(rows) + i])
+                for s in range(self.num_paths):
+                    polylines[s].append(_resample(positions[paths[min(s, len(paths) - 1)]]))
+        return [Curve(torch.as_tensor(np.stack(lines)).to(z0)) for lines in polylines]
+
+    def _neighbors(self, z: Tensor, M: Tensor) -> np.ndarray:
+        """Indices of the graph nodes to join to the points z: nearest by the metric, and nearest by Euclid."""
+        near = self._index.kneighbors(z.cpu().numpy(), return_distance=False)
+        chosen = []
+        for rows in torch.arange(len(z), device=z.device).split(_ROWS):
+            candidates = torch.as_tensor(near[rows.cpu().numpy()], device=z.device)
+            step = self.nodes[candidates] - z[rows, None]
+            squares = [torch.einsum("nki,nkij,nkj->nk", step, G, step) for G in (self.tensors[candidates],)]
+            squares.append(torch.einsum("nki,nij,nkj->nk", step, M[rows], step))
+            lengths = sum(square.clamp(min=0).sqrt() for square in squares)
+            by_metric = candidates.gather(1, lengths.argsort(1)[:, : self.num_neighbors + 1])
+            chosen.append(torch.cat([by_metric, candidates[:, : self.num_neighbors // 2 + 1]], dim=1))
+        return torch.cat(chosen).cpu().numpy()
+
+    def _lengths(self, a: Tensor, b: Tensor) -> np.ndarray:
+        """Lengths of straight edges, measured on their two halves."""
+        halves = make_elements(1, 1, a)
+        path_energy = self.metric.path_energy(halves)
+        lengths = []
+        for start, end in zip(a.split(_ROWS), b.split(_ROWS), strict=True):
+            _, speed = path_energy.value(torch.stack([start, (start + end) / 2, end], dim=1), None)
+            lengths.append((speed @ halves.weights).sum(1))
+        total = torch.cat(lengths)
+        return torch.where(total.isfinite(), total, torch.inf).clamp(min=torch.finfo(a.dtype).tiny).cpu().numpy()
+
+    def _join(self, ends: Tensor) -> csr_matrix:
+        """The graph with the end points joined to it, each to graph nodes only."""
+        edges = self._neighbors(ends, self.metric.tensor(ends))
+        own = np.repeat(np.arange(len(ends)), edges.shape[1])
+        weights = self._lengths(ends[own], self.nodes[edges.ravel()])
+        a = np.concatenate([self._pairs[:, 0], own + len(self.nodes)])
+        b = np.concatenate([self._pairs[:, 1], edges.ravel()])
+        w = np.concatenate([self._weights, weights])
+        size = len(self.nodes) + len(ends)
+        # Duplicate entries would be summed: the end points' repeated neighbours are dropped first.
+        _, first = np.unique(a.astype(np.int64) * size + b, return_index=True)
+        a, b, w = a[first], b[first], w[first]
+        return csr_matrix((np.concatenate([w, w]), (np.concatenate([a, b]), np.concatenate([b, a]))), shape=(size, size))
+
+    def _alternatives(self, positions: np.ndarray, trees: tuple, source: int, target: int) -> list[np.ndarray]:
+        """The shortest path and via-node alternatives, as node indices."""
+        (from_source, before), (from_target, after) = trees
+        through = from_source[: len(self.nodes)] + from_target[: len(self.nodes)]
+        paths: list[np.ndarray] = []
+        free = np.isfinite(through)
+        via = target
+        while len(paths) < self.num_paths:
+            path = np.concatenate([_walk(before, via), _walk(after, via)[-2::-1]])
+            paths.append(path)
+            spread = 0.1 * np.linalg.norm(np.diff(positions[path], axis=0), axis=1).sum()
+            near = NearestNeighbors(radius=spread).fit(positions[path])
+            distances, _ = near.kneighbors(positions[: len(self.nodes)], n_neighbors=1)
+            free &= distances[:, 0] > spread
+            if not free.any():
+                break
+            via = int(np.where(free, through, np.inf).argmin())
+        return paths
+
+
+def _walk(previous: np.ndarray, node: int) -> np.ndarray:
+    """Node indices from the root of a shortest-path tree to a node."""
+    path = [node]
+    while previous[path[-1]] >= 0:
+        path.append(previous[path[-1]])
+    return np.array(path[::-1])
+
+
+def _resample(path: np.ndarray) -> np.ndarray:
+    """A polyline of a fixed number of vertices, at equal Euclidean steps."""
+    arc = np.concatenate([[0.0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
+    t = np.linspace(0, arc[-1], _VERTICES)
+    return np.stack([np.interp(t, arc, x) for x in path.T], axis=1)
+
+
+def cover(latents: Float[Tensor, "n d"], num_nodes: int, seed: int) -> Float[Tensor, "m d"]:
+    """About ``num_nodes`` points that cover the region of the data evenly.
+
+    Candidates are the data and random points on lines between data points, half of them near and half anywhere, a
+    little beyond their ends too; they are thinned in random order to a minimal distance.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count, device = len(latents), latents.device
+    per_point = -(-2 * num_nodes // count)
+    positions = latents.cpu().numpy()
+    near = NearestNeighbors(n_neighbors=min(200, count)).fit(positions).kneighbors(positions, return_distance=False)
+    local = torch.as_tensor(near).gather(1, torch.randint(0, near.shape[1], (count, per_point), generator=generator))
+    anywhere = torch.randint(0, count, (count, per_point), generator=generator)
+    partners = torch.cat([local, anywhere], dim=1).to(device)
+    t = torch.rand(*partners.shape, 1, generator=generator, dtype=latents.dtype).to(device) * 1.6 - 0.3
+    free = latents[:, None] + t * (latents[partners] - latents[:, None])
+    candidates = torch.cat([latents, free.flatten(0, 1)])
+    return _thin(candidates[torch.randperm(len(candidates), generator=generator).to(device)], num_nodes)
+
+
+def _thin(points: Tensor, count: int) -> Tensor:
+    """Drop points too near to an earlier one; the least distance grows until at most about ``count`` are left."""
+    if len(points) <= count:
+        return points
+    positions = points.cpu().numpy()
+    distances, _ = NearestNeighbors(n_neighbors=max(2, len(points) // count)).fit(positions).kneighbors(positions)
+    radius = float(np.median(distances[:, -1]))
+    kept = np.arange(len(points))
+    while len(kept) > count:
+        close = NearestNeighbors(radius=radius).fit(positions[kept]).radius_neighbors(return_distance=False)
+        covered = np.zeros(len(kept), dtype=bool)
+        for i, neighbors in enumerate(close):
+            if not covered[i]:
+                covered[neighbors[neighbors > i]] = True
+        kept = kept[~covered]
+        radius *= 1.15
+    return points[torch.as_tensor(kept, device=points.device)]
