@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from geodesics.curves import Curve
     from geodesics.distances import distance, distance_matrix
     from geodesics.energy_solver import EnergySolver
-    from geodesics.exponential import exp_map
+    from geodesics.exponential import exp_map, geodesic_flow
+    from geodesics.flow import Flow
     from geodesics.forms import inner, log_measure, norm
     from geodesics.generators import Generator, HessianGenerator, JacobianGenerator, Stack
     from geodesics.graph_paths import GraphPaths
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from geodesics.plots import plot_curves, plot_measure, plot_speeds, plot_strips, straight_lines
     from geodesics.quadrature import energy, length
     from geodesics.resampling import constant_speed
+    from geodesics.shooting import ShootingOptions
     from geodesics.shooting_solver import ShootingSolver
     from geodesics.solution import GeodesicResult, Status, describe
     from geodesics.solve import Solver, geodesic
@@ -35,7 +37,8 @@ _HOMES = {
     "curves": ("Curve",),
     "distances": ("distance", "distance_matrix"),
     "energy_solver": ("EnergySolver",),
-    "exponential": ("exp_map",),
+    "exponential": ("exp_map", "geodesic_flow"),
+    "flow": ("Flow",),
     "forms": ("inner", "log_measure", "norm"),
     "generators": ("Generator", "HessianGenerator", "JacobianGenerator", "Stack"),
     "graph_paths": ("GraphPaths",),
@@ -45,6 +48,7 @@ _HOMES = {
     "plots": ("plot_curves", "plot_measure", "plot_speeds", "plot_strips", "straight_lines"),
     "quadrature": ("energy", "length"),
     "resampling": ("constant_speed",),
+    "shooting": ("ShootingOptions",),
     "shooting_solver": ("ShootingSolver",),
     "solution": ("GeodesicResult", "Status", "describe"),
     "solve": ("Solver", "geodesic"),
@@ -54,6 +58,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Curve",
     "EnergySolver",
+    "Flow",
     "FunctionMetric",
     "Generator",
     "GeneratorReport",
@@ -64,6 +69,7 @@ __all__ = [
     "JacobianGenerator",
     "Metric",
     "PullbackMetric",
+    "ShootingOptions",
     "ShootingSolver",
     "Solver",
     "Stack",
@@ -81,6 +87,7 @@ __all__ = [
     "exp_map",
     "general_acceleration",
     "geodesic",
+    "geodesic_flow",
     "inner",
     "length",
     "log_map",

@@ -110,6 +110,7 @@ def certified_result(
     spent += KRONROD_POINTS * measured.length.shape[1]
     status = _status(ended, length, error, tol, length_tol)
     failed = (status == Status.FAILED)[:, None]
+    length, error = length.masked_fill(failed[:, 0], torch.nan), error.masked_fill(failed[:, 0], torch.nan)
     times = measured.length.cumsum(1) / length[:, None]
     knots = torch.cat([torch.zeros_like(times[:, :1]), times[:, :-1], torch.ones_like(times[:, :1])], dim=1)
     # An error that is not finite ranks a curve by its length alone, before those of no length.
@@ -146,7 +147,9 @@ def _saving(metric: Metric, ended: Ended, degree: int) -> tuple[Tensor, int]:
         elevated = elevate(ended.points[rows], degree)
         _, speed = energy.value(elevated, None)
         decrement, _ = stationarity(energy, elevated, own_profile(speed, richer.weights))
-        saving[rows] = decrement.square() / 2
+        # Far from the minimum the quadratic model is short by about its own relative size, as in the bound
+        # -x - log(1 - x) = x^2 / 2 + x^3 / 3 + ... of self-concordant functions.
+        saving[rows] = decrement.square() / 2 * (1 + decrement)
     return saving, 2 * energy.samples((ended.points.shape[1] - 1) // degree)
 
 
@@ -160,7 +163,7 @@ def _status(
         (~still, Status.MAX_ITER),
         (~still & ended.stalled, Status.STALLED),
         (still & ~ended.minimum, Status.NOT_MINIMUM),
-        (~length.isfinite(), Status.FAILED),
+        (~(length.isfinite() & ended.length.isfinite()), Status.FAILED),
     )
     for holds, verdict in verdicts:
         status = torch.where(holds, int(verdict), status)

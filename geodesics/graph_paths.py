@@ -94,7 +94,7 @@ class GraphPaths:
             distance, previous = dijkstra(graph, indices=sources, return_predecessors=True)
             for i, row in enumerate(rows):
                 trees = (distance[i], previous[i]), (distance[len(rows) + i], previous[len(rows) + i])
-                paths = self._alternatives(positions, trees, sources[i], sources[len(rows) + i])
+                paths = self._alternatives(positions, trees, int(sources[i]), int(sources[len(rows) + i]))
                 for s in range(self.num_paths):
                     polylines[s].append(_resample(positions[paths[min(s, len(paths) - 1)]]))
         return [Curve(torch.as_tensor(np.stack(lines)).to(z0)) for lines in polylines]

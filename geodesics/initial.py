@@ -1,6 +1,6 @@
 """Where solvers start: initial curves between end points."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from torch import Tensor
 from geodesics.curves import Curve
 
 
+@runtime_checkable
 class InitialCurves(Protocol):
     """A way to make initial curves; row i of the result depends on row i of the ends alone."""
 

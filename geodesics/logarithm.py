@@ -9,6 +9,7 @@ from torch import Tensor
 from geodesics.curves import Curve
 from geodesics.initial import InitialCurves
 from geodesics.metrics import Metric
+from geodesics.shooting_solver import ShootingSolver
 from geodesics.solve import Solver, geodesic
 
 
@@ -17,7 +18,7 @@ def log_map(
     z0: Tensor,
     z1: Tensor,
     *,
-    solver: Solver,
+    solver: Solver | None = None,
     initial: InitialCurves | None = None,
 ) -> Float[Tensor, "b d"]:
     """Initial velocities of connecting geodesics: ``exp_z0(v) = z1`` and ``||v|| = d(z0, z1)`` in the metric.
@@ -31,7 +32,7 @@ def log_map(
         metric: the Riemannian metric.
         z0: starts ``(B, d)``.
         z1: ends ``(B, d)``, of the same dtype and device.
-        solver: the algorithm and its options.
+        solver: the algorithm and its options; None for ``ShootingSolver()``.
         initial: where to start, as in `geodesic`.
 
     Returns:
@@ -42,6 +43,7 @@ def log_map(
         ValueError: as `geodesic`.
         TypeError: as `geodesic`.
     """
+    solver = ShootingSolver() if solver is None else solver
     with warnings.catch_warnings():
         # One warning per call: the one below counts these problems too.
         warnings.filterwarnings("ignore", message=".*geodesics failed")

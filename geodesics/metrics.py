@@ -1,7 +1,7 @@
 """Riemannian metrics: the pullback of a generator, and any tensor field."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from geodesics.path_energy_general import GeneralPathEnergy
 from geodesics.path_energy_pullback import PullbackPathEnergy
 
 
+@runtime_checkable
 class Metric(Protocol):
     """What a solver asks of a metric. All methods are row-wise: row i of the result depends on row i alone."""
 

@@ -6,7 +6,7 @@ speed is proportional to rho (Cauchy-Schwarz). So its minimum over curves is tha
 profile, and the mesh is free: nodes can stand where the curve needs them, not only where constant speed puts them.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ class Linearization(NamedTuple):
     shift: Tensor
 
 
+@runtime_checkable
 class PathEnergy(Protocol):
     """Discrete energy of curves of one kind of element, under one metric; rows are independent."""
 

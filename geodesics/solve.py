@@ -1,7 +1,7 @@
 """The one door to connecting geodesics: any metric, any solver, thousands of problems a call."""
 
 import warnings
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from geodesics.metrics import Metric
 from geodesics.solution import GeodesicResult, Status
 
 
+@runtime_checkable
 class Solver(Protocol):
     """An algorithm for connecting geodesics, with its options."""
 

@@ -6,7 +6,16 @@ import pytest
 import torch
 from problems import half_plane_tensor
 
-from geodesics import EnergySolver, FunctionMetric, GraphPaths, PullbackMetric, Status, Straight, describe, geodesic
+from geodesics import (
+    EnergySolver,
+    FunctionMetric,
+    GraphPaths,
+    PullbackMetric,
+    Status,
+    Straight,
+    describe,
+    geodesic,
+)
 from geodesics.solve import check_ends
 
 HALF_PLANE = FunctionMetric(half_plane_tensor)
