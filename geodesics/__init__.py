@@ -8,8 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from geodesics.adam_solver import AdamSolver
     from geodesics.calculus import contracted_hessian, directional_second_derivative, value_and_jacobian
     from geodesics.checks import GeneratorReport, check_generator
+    from geodesics.collocation_solver import CollocationSolver
     from geodesics.connection import christoffel_symbols, general_acceleration, pullback_acceleration
     from geodesics.curves import Curve
     from geodesics.distances import distance, distance_matrix
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     from geodesics.flow import Flow
     from geodesics.forms import inner, log_measure, norm
     from geodesics.generators import Generator, HessianGenerator, JacobianGenerator, Stack
+    from geodesics.georce_solver import GeorceSolver
     from geodesics.graph_paths import GraphPaths
     from geodesics.initial import InitialCurves, Straight
+    from geodesics.lbfgs_solver import LBFGSSolver
     from geodesics.logarithm import log_map
     from geodesics.metrics import FunctionMetric, Metric, PullbackMetric
     from geodesics.plots import plot_curves, plot_measure, plot_speeds, plot_strips, straight_lines
@@ -31,8 +35,10 @@ if TYPE_CHECKING:
     from geodesics.solve import Solver, geodesic
 
 _HOMES = {
+    "adam_solver": ("AdamSolver",),
     "calculus": ("contracted_hessian", "directional_second_derivative", "value_and_jacobian"),
     "checks": ("GeneratorReport", "check_generator"),
+    "collocation_solver": ("CollocationSolver",),
     "connection": ("christoffel_symbols", "general_acceleration", "pullback_acceleration"),
     "curves": ("Curve",),
     "distances": ("distance", "distance_matrix"),
@@ -41,8 +47,10 @@ _HOMES = {
     "flow": ("Flow",),
     "forms": ("inner", "log_measure", "norm"),
     "generators": ("Generator", "HessianGenerator", "JacobianGenerator", "Stack"),
+    "georce_solver": ("GeorceSolver",),
     "graph_paths": ("GraphPaths",),
     "initial": ("InitialCurves", "Straight"),
+    "lbfgs_solver": ("LBFGSSolver",),
     "logarithm": ("log_map",),
     "metrics": ("FunctionMetric", "Metric", "PullbackMetric"),
     "plots": ("plot_curves", "plot_measure", "plot_speeds", "plot_strips", "straight_lines"),
@@ -56,6 +64,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AdamSolver",
+    "CollocationSolver",
     "Curve",
     "EnergySolver",
     "Flow",
@@ -63,10 +73,12 @@ __all__ = [
     "Generator",
     "GeneratorReport",
     "GeodesicResult",
+    "GeorceSolver",
     "GraphPaths",
     "HessianGenerator",
     "InitialCurves",
     "JacobianGenerator",
+    "LBFGSSolver",
     "Metric",
     "PullbackMetric",
     "ShootingOptions",

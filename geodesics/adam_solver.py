@@ -23,13 +23,14 @@ _CHECK = 50
 class AdamSolver:
     """Adam (Kingma and Ba 2015, algorithm 1) with a fixed learning rate, stopped problem by problem.
 
-    Minimises ``1/2 int c'^T M c' dt`` over piecewise polynomials of a fixed mesh; by default the chord energy of a
-    polyline, ``N / 2 sum ||F(z_{i+1}) - F(z_i)||^2``. Adam works on each coordinate by itself, so problems do not mix.
-    A baseline to compare with: it reaches the tolerance in hundreds to thousands of iterations where the rate suits
-    the problem, and not at all where it does not; the chord energy can jump a wall between two nodes, which the
-    certified length then shows.
+    Minimises ``1/2 int c'^T M c' dt`` over piecewise polynomials of a fixed mesh; by default the chord energy
+    of a polyline, ``N / 2 sum ||F(z_{i+1}) - F(z_i)||^2``. Adam works on each coordinate by itself, so
+    problems do not mix. A baseline to compare with: it reaches the tolerance in hundreds to thousands of
+    iterations where the rate suits the problem, and not at all where it does not; the chord energy can jump a
+    wall between two nodes, which the certified length then shows.
 
-    The length is of order ``N^(-2 p)`` on smooth metrics. Cost: ``N m`` generator values and gradients per iteration.
+    The length is of order ``N^(-2 p)`` on smooth metrics. Cost: ``N m`` generator values and gradients per
+    iteration.
 
     Args:
         num_segments: N, elements per curve.

@@ -1,7 +1,7 @@
-"""From the last iterates of any descent to an answer that can be trusted: certified lengths, statuses, winners.
+"""From the last iterates of a solver to an answer that can be trusted: lengths, statuses, winners.
 
-What a solver says of its own discrete energy is never reported as it is. The gradient is measured with the exact
-Hessian, which also tells minima from saddles; the length comes from an independent quadrature.
+What a solver says of its own discrete energy is never reported as it is. The gradient is measured with the
+exact Hessian, which also tells minima from saddles; the length comes from an independent quadrature.
 """
 
 from typing import NamedTuple
@@ -18,13 +18,12 @@ from geodesics.path_energy import PathEnergy
 from geodesics.quadrature import KRONROD_POINTS, element_lengths
 from geodesics.solution import GeodesicResult, Status
 
-
 # A profile that follows the speed stays above this share of its mean.
 _PROFILE_FLOOR = 1e-3
 
 
 class Ended(NamedTuple):
-    """Curves as a solver leaves them: R = S B rows, the B problems of the first start before those of the second.
+    """Curves as a solver leaves them: R = S B rows, the B problems of the first start first.
 
     Attributes:
         points: nodes.
@@ -50,11 +49,11 @@ class Ended(NamedTuple):
 def stationarity(
     energy: PathEnergy, points: Float[Tensor, "r n d"], profile: Float[Tensor, "r s g"]
 ) -> tuple[Float[Tensor, " r"], Bool[Tensor, " r"]]:
-    """Scale-free gradient ``sqrt(g^T H^{-1} g / 2 E)`` with the exact Hessian H, and whether H is positive definite.
+    """Scale-free gradient ``sqrt(g^T H^{-1} g / 2 E)``, and whether the exact Hessian H is positive definite.
 
     Half the square of the first is the relative length still to be gained. Where H is indefinite its shifted,
-    positive semi-definite neighbour takes its place; infinite where nothing can be factorised. Cost: the energy's
-    ``samples(N)`` values with Jacobians and contracted Hessians.
+    positive semi-definite neighbour takes its place; infinite where nothing can be factorised. Cost: the
+    energy's ``samples(N)`` values with Jacobians and contracted Hessians.
     """
     model = energy.linearize(points, profile)
     direction, minimum = solve_chain(model.hessian, -model.gradient)
@@ -69,8 +68,8 @@ def stationarity(
 def own_profile(speed: Float[Tensor, "r s g"], weights: Float[Tensor, " g"]) -> Float[Tensor, "r s g"]:
     """The reference profile that is the curve's own speed: the weighted energy then gains by shape alone.
 
-    Unlike `geodesics.mesh.speed_profile` it is exactly proportional to the speed wherever that is not tiny, so that a
-    geodesic on an uneven mesh has gradient zero.
+    Unlike `geodesics.mesh.speed_profile` it is exactly proportional to the speed wherever that is not tiny,
+    so that a geodesic on an uneven mesh has gradient zero.
     """
     mean = (speed @ weights).mean(1)[:, None, None]
     lifted = torch.where(mean > 0, speed.maximum(_PROFILE_FLOOR * mean), torch.ones_like(speed))
@@ -87,8 +86,8 @@ def certified_result(
 ) -> GeodesicResult:
     """Measure all rows by the independent quadrature; of every problem's rows the shortest wins.
 
-    The error estimate of a length adds up the quadrature's own error, the distance to the solver's discrete length,
-    and the length that one Newton step with elements of one degree more would save.
+    The error estimate of a length adds up the quadrature's own error, the distance to the solver's discrete
+    length, and the length that one Newton step with elements of one degree more would save.
     Cost: 15 norms per element, and one linearization of the richer elements.
 
     Args:
@@ -121,7 +120,9 @@ def certified_result(
     def total(counts: Tensor) -> Tensor:
         return counts.view(-1, num_problems).sum(0)
 
-    curve = Curve(ended.points.masked_fill(failed[..., None], torch.nan), knots.masked_fill(failed, torch.nan), degree)
+    curve = Curve(
+        ended.points.masked_fill(failed[..., None], torch.nan), knots.masked_fill(failed, torch.nan), degree
+    )
     return GeodesicResult(
         curve[chosen],
         length[chosen],
@@ -138,7 +139,7 @@ def certified_result(
 
 
 def _saving(metric: Metric, ended: Ended, degree: int) -> tuple[Tensor, int]:
-    """Relative length that elements of one degree more are about to save, infinite where unknown; the points it took."""
+    """Relative length that elements of one degree more would save, or infinity; the points it took."""
     richer = make_elements(degree + 1, degree + 1, ended.points)
     energy = metric.path_energy(richer)
     saving = torch.full_like(ended.length, torch.inf)

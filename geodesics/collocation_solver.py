@@ -24,16 +24,16 @@ _SOLVED, _TOO_MANY_NODES, _LOST = 0, 1, 3
 
 @dataclass(frozen=True)
 class CollocationSolver:
-    """SciPy's ``solve_bvp`` on ``c'' = a(c, c')``, c(0) = z0, c(1) = z1, the solver of Arvanitidis et al. (2018).
+    """SciPy's ``solve_bvp`` on ``c'' = a(c, c')``, as in Arvanitidis, Hansen and Hauberg (2018).
 
-    Fourth-order collocation on a mesh that SciPy adapts (Kierzenka and Shampine 2001), with exact Jacobians of the
-    ODE. The answer is the piecewise quintic through positions, velocities and accelerations at SciPy's nodes. Only a
-    solution whose energy is stationary and minimal counts as converged: the ODE of a ReLU decoder has straight
-    solutions that are not geodesics.
+    Fourth-order collocation on a mesh that SciPy adapts (Kierzenka and Shampine 2001), with exact Jacobians
+    of the ODE. The answer is the piecewise quintic through positions, velocities and accelerations at SciPy's
+    nodes. Only a solution whose energy is stationary and minimal counts as converged: the ODE of a ReLU
+    decoder has straight solutions that are not geodesics.
 
-    Problems are solved one after another on the CPU, in double precision: a reference, not for batches. Cost per
-    iteration and node of SciPy's Newton: ``2 d + 1`` accelerations and more for each residual, in all counted in
-    ``jacobians``, each tangent of the exact Jacobian as one.
+    Problems are solved one after another on the CPU, in double precision: a reference, not for batches. Cost
+    per node and iteration of SciPy's Newton: ``2 d`` tangents of accelerations for the Jacobian and some
+    accelerations for the residuals, all counted in ``jacobians``.
 
     Args:
         num_segments: intervals of the first mesh.
@@ -68,7 +68,6 @@ class CollocationSolver:
         count = max(one.curve.num_segments for one in found)
         curves = [_with_segments(one.curve, count) for one in found]
         points = torch.cat([curve.points for curve in curves])
-        knots = torch.cat([curve.knots for curve in curves])
         elements = make_elements(QUINTIC, QUINTIC + 1, points)
         energy = metric.path_energy(elements)
         _, speed = energy.value(points, None)
@@ -86,14 +85,16 @@ class CollocationSolver:
         ended = Ended(
             points,
             (speed @ elements.weights).sum(1),
-            torch.where(code == _SOLVED, gradient, gradient.clamp(min=1.0)),
+            gradient,
             minimum,
             code != _TOO_MANY_NODES,
             column([one.iterations for one in found]),
             column([one.accelerations for one in found]) + energy.samples(count),
             torch.full_like(code, energy.samples(count)),
         )
-        return certified_result(metric, ended, QUINTIC, len(starts[0]), self.gradient_tol, self.length_tol)
+        # What SciPy gave up is not converged, whatever its gradient.
+        tol = torch.where(code == _SOLVED, self.gradient_tol, -1.0)
+        return certified_result(metric, ended, QUINTIC, len(starts[0]), tol, self.length_tol)
 
 
 class _Found(NamedTuple):
@@ -126,7 +127,7 @@ def _solve_one(metric: Metric, nodes: Tensor, options: CollocationSolver) -> _Fo
                 max_nodes=options.max_nodes,
             )
         code, iterations, t, state = solution.status, solution.niter, solution.x, solution.y
-    except (ArithmeticError, ValueError, np.linalg.LinAlgError):
+    except FloatingPointError:
         pass
     points, v = torch.as_tensor(state.T).to(nodes).chunk(2, dim=1)
     points = torch.cat([nodes[:1], points[1:-1], nodes[-1:]])
@@ -147,11 +148,17 @@ class _GeodesicODE:
         return self._field(state).mT.double().cpu().numpy()
 
     def jacobian(self, t: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Derivatives ``(2 d, 2 d, m)``, by vmapped forward mode; finite differences would drown in float32."""
+        """Derivatives ``(2 d, 2 d, m)``, by vmapped forward mode; finite differences would drown in float32.
+
+        SciPy asks for them at accepted iterates only, and would go on with NaN to its last node.
+        """
         state = self._state(y)
         self.accelerations += state.numel()
         columns = vmap(lambda tangent: jvp(self._field, (state,), (tangent,))[1])(basis_tangents(state))
-        return columns.permute(2, 0, 1).double().cpu().numpy()
+        derivatives = columns.permute(2, 0, 1).double().cpu().numpy()
+        if not np.isfinite(derivatives).all():
+            raise FloatingPointError("the geodesic ODE is not finite here")
+        return derivatives
 
     def _state(self, y: np.ndarray) -> Tensor:
         return torch.as_tensor(y.T).to(self.like)
@@ -181,7 +188,7 @@ class _Ends:
 
 
 def _with_segments(curve: Curve, count: int) -> Curve:
-    """The same curve with its widest element cut so that there are ``count``: exact, whatever the batch needs."""
+    """The same curve with its widest element cut so that there are ``count``: exact, whatever the count."""
     extra = count - curve.num_segments
     width = curve.knots.diff(dim=1)[0]
     widest = torch.arange(len(width), device=width.device) == width.argmax()

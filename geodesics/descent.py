@@ -1,8 +1,9 @@
-"""What descent methods on a fixed mesh share: starting nodes, the loop over iterations, the line search, the stop.
+"""What descent methods on a fixed mesh share: starting nodes, loop over iterations, line search, stop.
 
-A method is a function from state to state. A row is done when its scale-free gradient, measured with the exact Hessian,
-is under the tolerance. That costs a linearization, so it is measured only when the method's own cheap estimate says
-that it is due, and again each time the estimate has fallen further. Finished rows leave the batch.
+A method is a function from state to state. A row is done when its scale-free gradient, measured with the
+exact Hessian, is under the tolerance. That costs a linearization, so it is measured only when the method's
+own cheap estimate says that it is due, and again each time the estimate has fallen further. Finished rows
+leave the batch.
 """
 
 from collections.abc import Callable
@@ -103,7 +104,9 @@ def equal_arc_nodes(
         arc = torch.cat([torch.zeros_like(cells[:, :1]), cells.cumsum(1)], dim=1)
         inner = torch.arange(_CELLS, dtype=arc.dtype, device=arc.device) / _CELLS
         width = curve.knots[:, 1:] - curve.knots[:, :-1]
-        times = torch.cat([(curve.knots[:, :-1, None] + width[..., None] * inner).flatten(1), curve.knots[:, -1:]], 1)
+        times = torch.cat(
+            [(curve.knots[:, :-1, None] + width[..., None] * inner).flatten(1), curve.knots[:, -1:]], 1
+        )
         parts.append(equal_mixed_nodes(curve, arc / arc[:, -1:], times, degree, num_segments))
     return torch.cat(parts)
 
@@ -117,14 +120,14 @@ def path_objective(energy: PathEnergy, num_segments: int) -> Objective:
 
     def evaluate(points: Tensor) -> Evaluation:
         derivative, rows = grad(value, has_aux=True)(points)
-        return Evaluation(rows, fixed_ends(derivative), ())
+        return Evaluation(rows, fixed_ends(derivative[:, 1:-1]), ())
 
     return Objective(energy, evaluate, energy.samples(num_segments))
 
 
-def fixed_ends(derivative: Float[Tensor, "r n d"]) -> Float[Tensor, "r n d"]:
-    """The derivative in the interior nodes, zero at the two ends, which stay."""
-    return torch.nn.functional.pad(derivative[:, 1:-1], (0, 0, 1, 1))
+def fixed_ends(inner: Float[Tensor, "r m d"]) -> Float[Tensor, "r n d"]:
+    """Values at the interior nodes, with zeros added for the two ends, which stay."""
+    return torch.nn.functional.pad(inner, (0, 0, 1, 1))
 
 
 def descend(
@@ -190,7 +193,7 @@ def _start(objective: Objective, points: Tensor, memory: tuple, tol: float) -> D
 
 
 def _measure(objective: Objective, state: DescentState, rows: Tensor) -> None:
-    """Measure the scale-free gradient of some rows, in place; their estimate must fall before it is done again."""
+    """Measure the scale-free gradient of some rows, in place; it waits then for their estimate to fall."""
     if rows.numel() == 0:
         return
     points = state.points[rows]
@@ -207,8 +210,8 @@ def line_search(
     """Backtrack from ``scale`` times the direction to sufficient decrease (Armijo), row by row.
 
     Returns:
-        The state with the accepted points and the energy there, the estimate ``sqrt(-g^T direction / 2 E)`` taken
-        before the step, and the work counted; and whether a step was accepted.
+        The state with the accepted points and the energy there, the estimate ``sqrt(-g^T direction / 2 E)``
+        taken before the step, and the work counted; and whether a step was accepted.
     """
     slope = (state.at.derivative * direction).sum((1, 2))
     rounding = 4 * torch.finfo(slope.dtype).eps * state.at.energy

@@ -72,9 +72,8 @@ def geodesic_flow(
         and no other row changes.
 
     Raises:
-        ValueError: when shapes, dtypes or devices do not fit, times do not increase from 0, or an option is
-        out of
-            range.
+        ValueError: when shapes, dtypes or devices do not fit, times do not increase from 0, or an option is out
+            of range.
         TypeError: when z or v is not a floating-point tensor.
     """
     _check_tangents(z, v, tol, max_steps)

@@ -1,4 +1,4 @@
-"""GEORCE: geodesics by a discrete optimal-control iteration, for any metric and with no linear system to solve."""
+"""GEORCE: geodesics as discrete optimal control, for any metric, with no chain of equations to solve."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +9,15 @@ from torch.func import grad
 
 from geodesics.certify import certified_result
 from geodesics.curves import Curve
-from geodesics.descent import DescentState, Evaluation, Objective, descend, equal_arc_nodes, fixed_ends, line_search
+from geodesics.descent import (
+    DescentState,
+    Evaluation,
+    Objective,
+    descend,
+    equal_arc_nodes,
+    fixed_ends,
+    line_search,
+)
 from geodesics.elements import Elements
 from geodesics.metrics import Metric
 from geodesics.path_energy_general import GeneralPathEnergy
@@ -22,11 +30,11 @@ class GeorceSolver:
 
     Minimises ``E = sum_t u_t^T G(x_t) u_t`` over points x_0, ..., x_T with ``u_t = x_{t+1} - x_t``. With
     ``nu_t = grad_x [u_t^T G(x) u_t](x_t)`` one iteration is ``u_new = -1/2 G_t^{-1} mu_t``,
-    ``mu_t = mu_{T-1} + sum_{j>t} nu_j``, mu_{T-1} such that the u_new reach the end, and a backtracking line search
-    from u to u_new. Needs only ``metric.tensor`` and its gradient.
+    ``mu_t = mu_{T-1} + sum_{j>t} nu_j``, mu_{T-1} such that the u_new reach the end, and a backtracking line
+    search from u to u_new. Needs only ``metric.tensor`` and its gradient.
 
-    The metric is taken at the left end of each segment: points and energy are of order 1/T, the length of the curve
-    found of order 1/T^2. The error estimate contains the distance to the solver's own length, of order 1/T.
+    The metric is taken at the left end of each segment: points and energy are of order 1/T, the length of the
+    curve found of order 1/T^2. The error estimate holds the distance to E's own length, of order 1/T.
     Cost: T metric tensors and gradients per iteration and trial.
 
     Args:
@@ -46,7 +54,9 @@ class GeorceSolver:
 
     def __post_init__(self) -> None:
         if self.num_segments < 1 or self.max_iter < 1:
-            raise ValueError(f"num_segments and max_iter must be at least 1; got {self.num_segments}, {self.max_iter}")
+            raise ValueError(
+                f"num_segments and max_iter must be at least 1; got {self.num_segments}, {self.max_iter}"
+            )
         if self.length_tol <= 0 or (self.tol is not None and self.tol <= 0):
             raise ValueError("tol and length_tol must be positive")
 
@@ -57,7 +67,9 @@ class GeorceSolver:
         tol = self.tol or torch.finfo(points.dtype).eps ** 0.375
 
         def step(state: DescentState) -> DescentState:
-            state, accepted = line_search(objective, state, _direction(state), torch.ones_like(state.estimate))
+            state, accepted = line_search(
+                objective, state, _direction(state), torch.ones_like(state.estimate)
+            )
             return state._replace(stalled=~accepted)
 
         ended = descend(objective, step, points, (), tol, self.max_iter)
@@ -72,7 +84,7 @@ class _Controls(NamedTuple):
 
 
 def _objective(metric: Metric, points: Tensor) -> Objective:
-    """The left-point energy times T / 2, so that it is an energy per unit of time, ``1/2 int c'^T G c' dt``."""
+    """The left-point energy times T / 2, which makes it a quadrature of ``1/2 int c'^T G c' dt``."""
     count = points.shape[1] - 1
     left = points.new_tensor([[1.0, 0.0]])
     slope = points.new_tensor([[-1.0, 1.0]])
@@ -87,15 +99,15 @@ def _objective(metric: Metric, points: Tensor) -> Objective:
 
         nu, G = grad(energy, has_aux=True)(points[:, :-1])
         Gu = torch.einsum("rtij,rtj->rti", G, u)
-        derivative = torch.nn.functional.pad(nu - 2 * Gu, (0, 0, 0, 1)) + torch.nn.functional.pad(2 * Gu, (0, 0, 1, 0))
+        inner = nu[:, 1:] - 2 * Gu.diff(dim=1)
         scale = count / 2
-        return Evaluation(scale * (u * Gu).sum((1, 2)), scale * fixed_ends(derivative), _Controls(G, nu))
+        return Evaluation(scale * (u * Gu).sum((1, 2)), scale * fixed_ends(inner), _Controls(G, nu))
 
     return Objective(GeneralPathEnergy(metric.tensor, elements), evaluate, count)
 
 
 def _direction(state: DescentState) -> Tensor:
-    """From the points to those of the new controls, zero at both ends; NaN where some G_t is not positive definite."""
+    """From the points to those of the new controls; NaN where some G_t is not positive definite."""
     controls: _Controls = state.at.extra  # type: ignore[assignment]
     L, info = torch.linalg.cholesky_ex(controls.tensor)
     inverse = torch.cholesky_inverse(L)
@@ -106,5 +118,4 @@ def _direction(state: DescentState) -> Tensor:
     u = -torch.einsum("rtij,rtj->rti", inverse, mu) / 2
     direction = (u - state.points.diff(dim=1)).cumsum(1)
     usable = (info == 0).all(1)[:, None, None]
-    inner = torch.where(usable, direction[:, :-1], torch.nan)
-    return torch.nn.functional.pad(inner, (0, 0, 1, 1))
+    return fixed_ends(torch.where(usable, direction[:, :-1], torch.nan))

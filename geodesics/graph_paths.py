@@ -101,14 +101,13 @@ class GraphPaths:
 
     def _neighbors(self, z: Tensor, M: Tensor) -> np.ndarray:
         """Indices of the graph nodes to join to the points z: nearest by the metric, and nearest by Euclid."""
-        near = self._index.kneighbors(z.cpu().numpy(), return_distance=False)
+        near = torch.as_tensor(self._index.kneighbors(z.cpu().numpy(), return_distance=False), device=z.device)
         chosen = []
-        for rows in torch.arange(len(z), device=z.device).split(_ROWS):
-            candidates = torch.as_tensor(near[rows.cpu().numpy()], device=z.device)
-            step = self.nodes[candidates] - z[rows, None]
-            squares = [torch.einsum("nki,nkij,nkj->nk", step, G, step) for G in (self.tensors[candidates],)]
-            squares.append(torch.einsum("nki,nij,nkj->nk", step, M[rows], step))
-            lengths = sum(square.clamp(min=0).sqrt() for square in squares)
+        for candidates, center, own in zip(near.split(_ROWS), z.split(_ROWS), M.split(_ROWS), strict=True):
+            step = self.nodes[candidates] - center[:, None]
+            here = torch.einsum("nki,nij,nkj->nk", step, own, step)
+            there = torch.einsum("nki,nkij,nkj->nk", step, self.tensors[candidates], step)
+            lengths = here.clamp(min=0).sqrt() + there.clamp(min=0).sqrt()
             by_metric = candidates.gather(1, lengths.argsort(1)[:, : self.num_neighbors + 1])
             chosen.append(torch.cat([by_metric, candidates[:, : self.num_neighbors // 2 + 1]], dim=1))
         return torch.cat(chosen).cpu().numpy()

@@ -25,14 +25,14 @@ _CURVATURE = 1e-10
 
 @dataclass(frozen=True)
 class LBFGSSolver:
-    """Limited-memory BFGS (Nocedal and Wright 2006, algorithm 7.4) with a backtracking line search per problem.
+    """L-BFGS (Nocedal and Wright 2006, algorithm 7.4) with a backtracking line search per problem.
 
-    Minimises ``1/2 int c'^T M c' dt`` over piecewise polynomials of a fixed mesh, from the energy and its gradient
-    only. The first guess of the inverse Hessian is that of the Euclidean energy, ``gamma K^{-1}`` with K the
-    elements' stiffness matrix, so that the iterations do not grow with the mesh.
+    Minimises ``1/2 int c'^T M c' dt`` over piecewise polynomials of a fixed mesh, from the energy and its
+    gradient only. The first guess of the inverse Hessian is that of the Euclidean energy, ``gamma K^{-1}``
+    with K the elements' stiffness matrix, so that the iterations do not grow with the mesh.
 
-    The length is of order ``N^(-2 p)`` on smooth metrics. Cost: ``N m`` generator values and gradients per iteration
-    and trial.
+    The length is of order ``N^(-2 p)`` on smooth metrics. Cost: ``N m`` generator values and gradients per
+    iteration and trial.
 
     Args:
         num_segments: N, elements per curve.
@@ -142,7 +142,7 @@ def _direction(derivative: Tensor, memory: _Memory, inverse: Tensor) -> Tensor:
 
 
 def _inverse_stiffness(elements: Elements, num_segments: int) -> Tensor:
-    """Inverse of the stiffness matrix ``int phi_i' phi_j' du`` of the interior nodes, zero at the ends, ``(n, n)``."""
+    """Inverse of the stiffness matrix ``int phi_i' phi_j' du``, zero at the two ends, ``(n, n)``."""
     slopes, degree = elements.quadrature_slopes, elements.degree
     local = slopes.mT @ (elements.weights[:, None] * slopes)
     size = num_segments * degree + 1

@@ -81,5 +81,5 @@ class GeodesicResult(NamedTuple):
         """Counts of the statuses, in words, for people."""
         codes, counts = torch.unique(self.status, return_counts=True)
         return "\n".join(
-            f"{int(n):6d}  {Status(int(code)).name}: {describe(code)}" for code, n in zip(codes, counts, strict=True)
+            f"{int(n):6d}  {Status(int(code)).name}: {describe(int(code))}" for code, n in zip(codes, counts, strict=True)
         )

@@ -1,4 +1,5 @@
-"""The table of problems with known answers: closed forms only, every metric as a tensor field, and as a pullback too.
+"""The table of problems with known answers: closed forms only, every metric as a tensor field, and as a
+pullback too.
 
 Both forms are written down independently of each other: the tensor fields are the textbook's, not J^T J.
 """
@@ -19,9 +20,10 @@ Rows = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """Two points, their exact distance, and the metric as a tensor field and, where there is one, an embedding.
+    """Two points, their exact distance, and the metric as a tensor field and, where there is one, an
+    embedding.
 
-    `flat` says that geodesics are straight in the chart: every degree is exact there and has no order to observe.
+    `flat` says that geodesics are straight in the chart: any degree is exact there and has no order to show.
     """
 
     name: str
@@ -104,7 +106,9 @@ def paraboloid_tensor(z: Tensor) -> Tensor:
 
 
 def ellipsoid(z: Tensor) -> Tensor:
-    """Semi-axes (1, 1, 1/2); z = (angle along the meridian in the xz-plane, angle off it): regular at the pole."""
+    """Semi-axes (1, 1, 1/2); z = (angle along the meridian in the xz-plane, angle off it): regular at the
+    pole.
+    """
     a, b = z.unbind(-1)
     return torch.stack([a.cos() * b.cos(), b.sin(), a.sin() * b.cos() / 2], dim=-1)
 
@@ -146,7 +150,8 @@ def _between(distance: Callable[[Tensor, Tensor], Tensor], z0: tuple, z1: tuple)
 def torus_clairaut(c: float, v: float) -> tuple[float, float]:
     """Change of longitude and length of the torus geodesic of Clairaut's constant c from -v to v.
 
-    At unit speed ``rho^2 phi' = c`` and ``v'^2 = 1 - c^2 / rho^2``; both integrals by a 60-point Gauss rule, exact here.
+    At unit speed ``rho^2 phi' = c`` and ``v'^2 = 1 - c^2 / rho^2``; both integrals by a 60-point Gauss rule, which
+    is exact here.
     """
     nodes, weights = np.polynomial.legendre.leggauss(60)
     rho = 2 + np.cos(v * nodes)
@@ -160,7 +165,9 @@ def arc_of_parabola(r: float) -> float:
 
 
 def linear(d: int) -> Problem:
-    """A decoder ``F(z) = A z``: M = A^T A, straight lines; with more outputs than latents, all of which count."""
+    """A decoder ``F(z) = A z``: M = A^T A, straight lines; with more outputs than latents, all of which
+    count.
+    """
     rng = torch.Generator().manual_seed(d)
     A = torch.randn(2 * d + 1, d, generator=rng, dtype=torch.float64)
     z0, z1 = torch.randn(2, d, generator=rng, dtype=torch.float64)
@@ -189,7 +196,12 @@ PROBLEMS = (
     Problem("torus", (0.0, -1.0), (_DPHI, 1.0), _TORUS, torus_tensor, torus),
     Problem("paraboloid", (0.0, 0.0), (0.6, -0.8), arc_of_parabola(1.0), paraboloid_tensor, paraboloid),
     Problem(
-        "vertex", (-0.3, 0.0), (0.4, 0.0), arc_of_parabola(0.3) + arc_of_parabola(0.4), paraboloid_tensor, paraboloid
+        "vertex",
+        (-0.3, 0.0),
+        (0.4, 0.0),
+        arc_of_parabola(0.3) + arc_of_parabola(0.4),
+        paraboloid_tensor,
+        paraboloid,
     ),
     Problem("ellipsoid", (0.0, 0.0), (math.pi / 2, 0.0), float(ellipe(0.75)), ellipsoid_tensor, ellipsoid),
     linear(2),

@@ -1,19 +1,34 @@
-"""The published alternatives on closed forms: documented accuracy and order, honest statuses, no coupling of rows."""
+"""The published alternatives on closed forms: accuracy and order, honest statuses, no coupling of rows."""
 
 import math
 import warnings
 
 import pytest
 import torch
-from problems import CASES, PROBLEMS, half_plane_distance, half_plane_tensor, sphere, sphere_distance, sphere_tensor
+from problems import (
+    CASES,
+    PROBLEMS,
+    half_plane_distance,
+    half_plane_tensor,
+    sphere,
+    sphere_distance,
+    sphere_tensor,
+)
 
-from geodesics import Curve, FunctionMetric, PullbackMetric, Status, describe, geodesic
-from geodesics.adam_solver import AdamSolver
-from geodesics.collocation_solver import CollocationSolver
-from geodesics.georce_solver import GeorceSolver
-from geodesics.lbfgs_solver import LBFGSSolver
+from geodesics import (
+    AdamSolver,
+    CollocationSolver,
+    Curve,
+    FunctionMetric,
+    GeorceSolver,
+    LBFGSSolver,
+    PullbackMetric,
+    Status,
+    describe,
+    geodesic,
+)
 
-# Each with the relative accuracy of the length that it documents, on problems as smooth as those of the table:
+# Each with the relative accuracy of the length that it documents, on problems as smooth as the table's:
 # left-point segments, N = 100: (1/T)^2; chords, N = 64; cubics, N = 16: N^-6; SciPy's tolerance.
 SOLVERS = {
     "georce": (GeorceSolver(), 1e-4),
@@ -32,7 +47,8 @@ RUNS = [
     (name, case)
     for name in SOLVERS
     for case in CASES
-    if name != "adam" or (case.problem.name in ("sphere", "fisher", "torus", "linear2") and case.form == "function")
+    if name != "adam"
+    or (case.problem.name in ("sphere", "fisher", "torus", "linear2") and case.form == "function")
 ]
 
 
@@ -76,14 +92,15 @@ def test_order(make, order):
     problem = next(problem for problem in PROBLEMS if problem.name == "half_plane")
     metric = FunctionMetric(problem.tensor)
     gaps = [
-        float(geodesic(metric, *problem.ends(), solver=make(n)).length) - problem.distance for n in (8, 16, 32)
+        float(geodesic(metric, *problem.ends(), solver=make(n)).length) - problem.distance
+        for n in (8, 16, 32)
     ]
     assert math.log2(gaps[1] / gaps[2]) == pytest.approx(order, abs=0.1)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_rows_do_not_mix(name, normal):
-    """Alone, batched and permuted agree, iteration counts included, although the rows differ in difficulty."""
+    """Alone, batched and permuted agree, iteration counts included, although some rows are harder."""
     solver, metric = SMALL[name], PullbackMetric(sphere)
     z0, z1 = sphere_pairs(normal, 4)
     z1[0] = z0[0] + 1e-3  # near and easy
@@ -91,7 +108,9 @@ def test_rows_do_not_mix(name, normal):
     order = torch.tensor([2, 0, 3, 1])
     permuted = geodesic(metric, z0[order], z1[order], solver=solver)
     for field in ("length", "status", "iterations", "jacobians"):
-        torch.testing.assert_close(getattr(permuted, field), getattr(batched, field)[order], rtol=1e-9, atol=0)
+        torch.testing.assert_close(
+            getattr(permuted, field), getattr(batched, field)[order], rtol=1e-9, atol=0
+        )
     for row in range(2):
         alone = geodesic(metric, z0[row : row + 1], z1[row : row + 1], solver=solver)
         for field in ("length", "status", "iterations"):
@@ -169,7 +188,8 @@ def test_a_coarse_mesh_is_unresolved(name):
 
 
 def test_straight_solutions_on_a_kink_are_not_converged():
-    """Piecewise linear decoders have no second derivative: the ODE's straight line is no geodesic, and the energy
+    """Piecewise linear decoders have no second derivative: the ODE's straight line is no geodesic, and the
+    energy
     says so."""
     metric = PullbackMetric(lambda z: torch.cat([z, 3 * z[:, :1].relu()], dim=1))
     z0 = torch.tensor([[-1.0, 0.0]], dtype=torch.float64)
@@ -203,7 +223,7 @@ def test_the_shortest_start_wins(name, normal):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_no_claim_is_false(name, normal):
-    """Wherever CONVERGED is claimed, the closed form lies within the error estimate and the gradient is small."""
+    """Wherever CONVERGED is claimed, the truth lies within the error estimate and the gradient is small."""
     z0, z1 = normal(6, 2), normal(6, 2)
     z0[:, 1], z1[:, 1] = (z[:, 1].mul(0.7).exp() for z in (z0, z1))
     with warnings.catch_warnings():

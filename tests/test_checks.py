@@ -26,7 +26,9 @@ def test_float32_is_fine_too(normal):
     assert check_generator(decoder(nn.Tanh()).float(), normal(6, 2).float()).ok
 
 
-@pytest.mark.parametrize("middle", [nn.ReLU(), nn.LeakyReLU(0.2), nn.Identity()], ids=["relu", "leaky", "linear"])
+@pytest.mark.parametrize(
+    "middle", [nn.ReLU(), nn.LeakyReLU(0.2), nn.Identity()], ids=["relu", "leaky", "linear"]
+)
 def test_piecewise_linear_decoders_are_not_smooth(middle, normal):
     report = check_generator(decoder(middle), normal(8, 2))
     assert not report.smooth
@@ -60,7 +62,9 @@ def test_train_mode_is_found_and_eval_mode_is_fine(layer, normal):
     assert not report.rows_independent
     assert check_generator(generator.eval(), normal(6, 2)).rows_independent
     after = generator.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items()), "a check changes no weights"
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), (
+        "a check changes no weights"
+    )
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -100,7 +104,11 @@ def test_singular_jacobians_are_found(normal):
         (lambda z: z, (2,), "z must be"),
         (lambda z: z.sum(-1), (4, 2), r"must map \(B, d\) to \(B, D\); got \(4, 2\) -> \(4,\)"),
         (lambda z: z[:2], (4, 2), r"got \(4, 2\) -> \(2, 2\)"),
-        (lambda z: z.float(), (4, 2), "must keep dtype and device; got torch.float64 on cpu -> torch.float32"),
+        (
+            lambda z: z.float(),
+            (4, 2),
+            "must keep dtype and device; got torch.float64 on cpu -> torch.float32",
+        ),
     ],
     ids=["one-row", "rank", "output-rank", "output-rows", "dtype"],
 )

@@ -26,7 +26,9 @@ def test_lobatto_nodes_of_low_degree():
     np.testing.assert_allclose(2 * lobatto_nodes(1) - 1, [-1, 1])
     np.testing.assert_allclose(2 * lobatto_nodes(2) - 1, [-1, 0, 1], atol=1e-15)
     np.testing.assert_allclose(2 * lobatto_nodes(3) - 1, [-1, -1 / math.sqrt(5), 1 / math.sqrt(5), 1])
-    np.testing.assert_allclose(2 * lobatto_nodes(4) - 1, [-1, -math.sqrt(3 / 7), 0, math.sqrt(3 / 7), 1], atol=1e-15)
+    np.testing.assert_allclose(
+        2 * lobatto_nodes(4) - 1, [-1, -math.sqrt(3 / 7), 0, math.sqrt(3 / 7), 1], atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("p", DEGREES)
@@ -63,7 +65,9 @@ def test_bases_reproduce_polynomials_and_their_slopes(p, rng):
 
 @pytest.mark.parametrize(("p", "m"), [(1, 1), (1, 4), (2, 3), (3, 6), (4, 8)])
 def test_element_matrices_act_on_polynomials(p, m, rng):
-    """A latent polynomial of degree p, sampled m + 1 times, has its own slopes and values at the Gauss points."""
+    """A latent polynomial of degree p, sampled m + 1 times, has its own slopes and values at the Gauss
+    points.
+    """
     elements = make_elements(p, m, torch.zeros(1, dtype=torch.float64))
     polynomial = np.polynomial.Polynomial(torch.randn(p + 1, generator=rng, dtype=torch.float64).numpy())
     nodal = torch.as_tensor(polynomial(lobatto_nodes(p)))

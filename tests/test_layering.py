@@ -16,14 +16,38 @@ PACKAGES = ("geodesics", "vae", "bench")
 
 # The layers of the core, lowest first: a module imports only from layers below its own. A name stands for the
 # module or for all modules of the folder, which may import one another. Each module is in exactly one layer.
-LAYERS: tuple[tuple[str, ...], ...] = ()
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("geodesics.generators", "geodesics.elements", "geodesics.rows"),
+    ("geodesics.calculus", "geodesics.curves", "geodesics.block_cholesky", "geodesics.block_bidiagonal"),
+    ("geodesics.connection", "geodesics.path_energy", "geodesics.initial", "geodesics.solution"),
+    ("geodesics.path_energy_pullback", "geodesics.path_energy_general", "geodesics.newton", "geodesics.mesh"),
+    ("geodesics.runge_kutta", "geodesics.quintics"),
+    ("geodesics.metrics",),
+    ("geodesics.forms", "geodesics.quadrature", "geodesics.flow", "geodesics.graph_paths", "geodesics.checks"),
+    ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting", "geodesics.certify"),
+    ("geodesics.descent",),
+    (
+        "geodesics.energy_solver",
+        "geodesics.georce_solver",
+        "geodesics.lbfgs_solver",
+        "geodesics.adam_solver",
+        "geodesics.collocation_solver",
+    ),
+    ("geodesics.shooting_solver", "geodesics.solve"),
+    ("geodesics.distances", "geodesics.logarithm", "geodesics.plots"),
+)
 
 # Packages that may be missing, and so may be imported where they are used.
 OPTIONAL = {"geomstats", "jax", "matplotlib", "stochman", "torchvision"}
 
 # Calls that wait for a GPU, and the modules that may make them, outside of loops: they work on the CPU.
 WAITS = {"cpu", "item", "numpy", "tolist"}
-MAY_WAIT: set[str] = set()
+MAY_WAIT = {
+    "geodesics.graph_paths",  # neighbours and shortest paths are those of scikit-learn and SciPy
+    "geodesics.checks",
+    "geodesics.collocation_solver",  # SciPy's, one problem at a time
+    "geodesics.plots",
+}
 
 
 def parse(package: str) -> dict[str, ast.Module]:

@@ -31,7 +31,9 @@ def test_pullback_of_an_embedding_is_the_textbooks_tensor(problem, normal):
 
 
 def test_stack_of_mean_and_deviation_is_the_expected_metric(normal):
-    """Theorem 1: E[M] = J_mu^T J_mu + J_sigma^T J_sigma; against Monte Carlo over the noise of the generator itself."""
+    """Theorem 1: E[M] = J_mu^T J_mu + J_sigma^T J_sigma; against Monte Carlo over the noise of the generator
+    itself.
+    """
     mean = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 4)).double()
     deviation = nn.Sequential(nn.Linear(2, 4), nn.Softplus()).double()
     z = normal(3, 2)
@@ -58,7 +60,8 @@ def test_inner_norm_and_measure_agree_with_the_tensor(case, normal):
 
 
 def test_area_of_the_sphere():
-    """The measure integrates to the area: 4 pi; the 40-point Gauss rule in colatitude is exact to rounding."""
+    """The measure integrates to the area: 4 pi; the 40-point Gauss rule in colatitude is exact to rounding.
+    """
     nodes, weights = (torch.as_tensor(x) for x in np.polynomial.legendre.leggauss(40))
     z = torch.stack([(nodes + 1) * math.pi / 2, torch.zeros_like(nodes)], dim=-1)
     area = (log_measure(PullbackMetric(sphere), z).exp() * weights).sum() * math.pi / 2 * 2 * math.pi
@@ -94,7 +97,7 @@ def test_rows_are_independent_and_bad_rows_are_nan(normal):
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("kind", [PullbackMetric, FunctionMetric])
 def test_what_is_not_callable_is_refused(kind):
-    with pytest.raises(TypeError, match="must be callable.*got Tensor"):
+    with pytest.raises(TypeError, match=r"must be callable.*got Tensor"):
         kind(torch.eye(2))
 
 

@@ -1,5 +1,7 @@
 """The damped Newton minimiser on the discrete energy."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from problems import half_plane_tensor, sphere, torus
@@ -46,10 +48,11 @@ def test_the_end_is_stationary_and_a_minimum(name, normal):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_convergence_is_quadratic(name, normal):
-    """The scale-free gradient of successive steps: d_(k+1) <= C d_k^2 once it is small, C of order one here."""
+    """The scale-free gradient of successive steps: d_(k+1) <= C d_k^2 once it is small, C of order one here.
+    """
     points = starts(normal, batch=1)
     decrements = [float(run(METRICS[name], points, tol=1e-13, max_iter=k).decrement[0]) for k in range(1, 9)]
-    pairs = [(a, b) for a, b in zip(decrements, decrements[1:], strict=False) if 1e-6 < a < 0.1]
+    pairs = [(a, b) for a, b in pairwise(decrements) if 1e-6 < a < 0.1]
     assert pairs
     assert all(b < 10 * a * a + 1e-12 for a, b in pairs)
 
@@ -59,7 +62,7 @@ def test_energy_never_rises(name, normal):
     """Far off, where the exact Hessian is indefinite, every accepted step still decreases the energy."""
     points = starts(normal, noise=0.12)
     energies = [run(METRICS[name], points, max_iter=k).model.energy for k in range(1, 12)]
-    for before, after in zip(energies, energies[1:], strict=False):
+    for before, after in pairwise(energies):
         assert (after <= before * (1 + 1e-14)).all()
 
 
@@ -114,7 +117,9 @@ def test_a_nan_row_harms_only_itself(name, normal):
 
 
 def test_past_a_conjugate_point_there_is_no_minimum():
-    """The outer equator of the torus (2, 1) is stationary at any length, and minimal up to pi sqrt 3 = 3 * 1.81."""
+    """The outer equator of the torus (2, 1) is stationary at any length, and minimal up to pi sqrt 3 = 3 *
+    1.81.
+    """
     dphi = torch.tensor([1.75, 1.88], dtype=torch.float64)
     t = torch.linspace(0, 1, 9, dtype=torch.float64)
     polyline = torch.stack([dphi[:, None] * t, torch.zeros(2, 9, dtype=torch.float64)], dim=-1)

@@ -1,6 +1,7 @@
 """The discrete energies: derivatives against autograd, definite shifts, and agreement of the two kinds."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -90,7 +91,9 @@ def test_derivatives_are_those_of_finite_differences(p, m, normal):
 @pytest.mark.parametrize(("p", "m"), ELEMENTS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_shifted_elements_are_positive_semi_definite(case, p, m, normal):
-    """Far from any geodesic, where the exact element matrices are indefinite; below zero by rounding at most."""
+    """Far from any geodesic, where the exact element matrices are indefinite; below zero by rounding at
+    most.
+    """
     points = nodes_between(case, normal, p, 3, batch=4, noise=0.1)
     path_energy = case.metric.path_energy(make_elements(p, m, points))
     model = path_energy.linearize(points, random_profile(normal, 4, 3, m))
@@ -109,7 +112,9 @@ def test_negative_part_is_the_smallest_shift_in_the_metric(normal, d):
     L = torch.linalg.cholesky(M)
 
     def relative(X):
-        return torch.linalg.solve_triangular(L, torch.linalg.solve_triangular(L, X, upper=False).mT, upper=False)
+        return torch.linalg.solve_triangular(
+            L, torch.linalg.solve_triangular(L, X, upper=False).mT, upper=False
+        )
 
     before, after = torch.linalg.eigvalsh(relative(W)), torch.linalg.eigvalsh(relative(W + S))
     torch.testing.assert_close(after, before.clamp(min=0), rtol=1e-8, atol=1e-8)
@@ -121,7 +126,11 @@ def test_chord_energy_of_the_sphere():
     """p = m = 1: N equal steps along a great circle have chord length 2 N sin(theta / 2 N)."""
     theta, count = 1.3, 6
     points = torch.stack(
-        [0.4 + torch.linspace(0, theta, count + 1, dtype=torch.float64), torch.full((count + 1,), 0.5).double()], dim=-1
+        [
+            0.4 + torch.linspace(0, theta, count + 1, dtype=torch.float64),
+            torch.full((count + 1,), 0.5).double(),
+        ],
+        dim=-1,
     )[None]
     value, speed = PullbackMetric(sphere).path_energy(make_elements(1, 1, points)).value(points, None)
     chords = 2 * count * math.sin(theta / (2 * count))
@@ -131,7 +140,9 @@ def test_chord_energy_of_the_sphere():
 
 @pytest.mark.parametrize(("p", "m"), [(1, 1), (2, 3), (3, 6)])
 def test_weighted_energy_is_least_at_its_own_speed(p, m, normal):
-    """``2 E >= L^2`` for any profile of unit integral, with equality at the profile of the speed (Cauchy-Schwarz)."""
+    """``2 E >= L^2`` for any profile of unit integral, with equality at the profile of the speed
+    (Cauchy-Schwarz).
+    """
     points = torch.tensor([1.2, 0.0], dtype=torch.float64) + 0.3 * normal(3, 4 * p + 1, 2)
     elements = make_elements(p, m, points)
     path_energy = PullbackMetric(sphere).path_energy(elements)
@@ -155,11 +166,13 @@ def test_the_two_kinds_agree_as_elements_shrink():
         pullback = PullbackMetric(sphere).path_energy(elements).value(points, None)[0]
         general = FunctionMetric(sphere_tensor).path_energy(elements).value(points, None)[0]
         gaps.append(abs(float(pullback - general)))
-    orders = [math.log2(a / b) for a, b in zip(gaps, gaps[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in pairwise(gaps)]
     assert orders[-1] == pytest.approx(6, abs=0.1)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.problem.name == "sphere"], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.problem.name == "sphere"], ids=lambda case: case.name
+)
 def test_rows_are_independent(case, normal):
     points = nodes_between(case, normal, 3, 3, batch=4)
     path_energy = case.metric.path_energy(make_elements(3, 6, points))

@@ -40,7 +40,9 @@ def test_the_length_is_within_five_per_cent_of_the_best_known(found):
 
 
 def dense_length(metric, curve, count):
-    """Chord length in data space of `count` points spread evenly over the knots; no quadrature of the library."""
+    """Chord length in data space of `count` points spread evenly over the knots; no quadrature of the
+    library.
+    """
     t = torch.linspace(0, 1, count, dtype=torch.float64)
     with torch.no_grad():
         total, last = 0.0, None

@@ -1,6 +1,7 @@
 """Length and energy by quadrature: orders, the error estimate, and what no parametrisation may change."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +37,9 @@ def test_kronrod_rule_is_exact_to_degree_22_and_its_gauss_rule_to_13():
 
 
 def test_length_and_energy_of_a_parabola():
-    """(x, x^2) from 0 to r: the length is r sqrt(1 + 4 r^2) / 2 + asinh(2 r) / 4, the energy 1/2 (1 + 4 r^2 / 3) r^2."""
+    """(x, x^2) from 0 to r: the length is r sqrt(1 + 4 r^2) / 2 + asinh(2 r) / 4, the energy 1/2 (1 + 4 r^2
+    / 3) r^2.
+    """
     r = 1.5
     curve = Curve(torch.tensor([[[0.0, 0.0], [r / 2, r * r / 4], [r, r * r]]], dtype=torch.float64), degree=2)
     total, error = length(EUCLID, curve)
@@ -47,7 +50,9 @@ def test_length_and_energy_of_a_parabola():
 
 
 def test_length_of_a_parallel_and_a_meridian():
-    """On the sphere a parallel at colatitude theta is sin theta per unit of longitude; a meridian is its angle."""
+    """On the sphere a parallel at colatitude theta is sin theta per unit of longitude; a meridian is its
+    angle.
+    """
     ends = torch.tensor([[[0.7, 0.0], [0.7, 2.0]], [[0.3, 1.0], [1.4, 1.0]]], dtype=torch.float64)
     total, _ = length(PullbackMetric(sphere), Curve(ends))
     expected = torch.tensor([2 * math.sin(0.7), 1.1], dtype=torch.float64)
@@ -64,14 +69,18 @@ def test_length_of_a_horocycle_and_a_vertical_line():
 
 @pytest.mark.parametrize("num_points", [1, 2, 3])
 def test_energy_has_the_order_of_its_gauss_rule(num_points):
-    """``1/y^2`` along a vertical line, exact energy 1/2 (1 / y0 - 1 / y1) (y1 - y0); order 2 * num_points in 1 / N."""
+    """``1/y^2`` along a vertical line, exact energy 1/2 (1 / y0 - 1 / y1) (y1 - y0); order 2 * num_points in
+    1 / N.
+    """
     exact = (1 / 0.5 - 1 / 1.5) / 2
     errors = []
     for count in (8, 16, 32):
-        points = torch.tensor([[0.0, 0.5]]) + torch.linspace(0, 1, count + 1)[:, None] * torch.tensor([[0.0, 1.0]])
+        points = torch.tensor([[0.0, 0.5]]) + torch.linspace(0, 1, count + 1)[:, None] * torch.tensor(
+            [[0.0, 1.0]]
+        )
         value = energy(FunctionMetric(half_plane_tensor), Curve(points.double()[None]), num_points)
         errors.append(abs(float(value) - exact))
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in pairwise(errors)]
     assert orders[-1] == pytest.approx(2 * num_points, abs=0.1)
 
 
@@ -85,7 +94,8 @@ def test_error_estimate_covers_the_truth(case):
 
 @pytest.mark.parametrize("kind", ["wall", "jump", "kink"])
 def test_error_estimate_covers_the_truth_on_hard_speeds(kind):
-    """A wall of 1/30 of an element, a jump and a kink of the speed, which no rule of high order integrates."""
+    """A wall of 1/30 of an element, a jump and a kink of the speed, which no rule of high order integrates.
+    """
     speed = {
         "wall": lambda x: 1 + 50 * torch.exp(-(((x - 0.37) * 30) ** 2)),
         "jump": lambda x: 1 + (x > 0.37),
@@ -120,11 +130,14 @@ def test_equality_at_constant_speed():
     ends = torch.tensor([[[0.7, 0.0], [0.7, 2.0]]], dtype=torch.float64)
     for metric in (EUCLID, PullbackMetric(sphere)):
         curve = Curve(ends)
-        torch.testing.assert_close(length(metric, curve)[0] ** 2, 2 * energy(metric, curve), rtol=1e-13, atol=0)
+        torch.testing.assert_close(
+            length(metric, curve)[0] ** 2, 2 * energy(metric, curve), rtol=1e-13, atol=0
+        )
 
 
 def test_length_does_not_depend_on_the_parametrisation(normal):
-    """Other knots, more elements, the other direction, and a nonlinear change of parameter within elements."""
+    """Other knots, more elements, the other direction, and a nonlinear change of parameter within elements.
+    """
     metric = PullbackMetric(sphere)
     points = 0.1 * normal(2, 13, 2) + torch.tensor([1.2, 0.0], dtype=torch.float64)
     points = points + torch.linspace(0, 1, 13, dtype=torch.float64)[:, None]
@@ -145,7 +158,8 @@ def test_isometries_change_no_length(normal):
     rotation = torch.linalg.qr(normal(3, 3)).Q
     curve = random_curve(normal, 3)
     torch.testing.assert_close(
-        length(PullbackMetric(lambda z: sphere(z) @ rotation), curve)[0], length(PullbackMetric(sphere), curve)[0]
+        length(PullbackMetric(lambda z: sphere(z) @ rotation), curve)[0],
+        length(PullbackMetric(sphere), curve)[0],
     )
 
     def moebius(z):
@@ -174,7 +188,11 @@ def test_element_lengths_add_up(normal):
 def test_rows_are_independent(normal):
     curve = random_curve(normal, 2, batch=4)
     metric = PullbackMetric(sphere)
-    for function in (lambda c: length(metric, c)[0], lambda c: length(metric, c)[1], lambda c: energy(metric, c)):
+    for function in (
+        lambda c: length(metric, c)[0],
+        lambda c: length(metric, c)[1],
+        lambda c: energy(metric, c),
+    ):
         batched = function(curve)
         torch.testing.assert_close(torch.cat([function(curve[i : i + 1]) for i in range(4)]), batched)
         order = torch.tensor([2, 3, 0, 1])

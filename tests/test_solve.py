@@ -32,8 +32,18 @@ T = torch.linspace(0, 1, 9, dtype=torch.float64)
         (torch.zeros(2), torch.zeros(2), ValueError, r"got \(2,\) and \(2,\)"),
         (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), ValueError, "both be"),
         (torch.zeros(3, 0), torch.zeros(3, 0), ValueError, "both be"),
-        (torch.zeros(1, 2), torch.zeros(1, 2).double(), ValueError, "dtype and device; got torch.float32 on cpu"),
-        (torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2), TypeError, "z0 must be a floating-point.*int64"),
+        (
+            torch.zeros(1, 2),
+            torch.zeros(1, 2).double(),
+            ValueError,
+            "dtype and device; got torch.float32 on cpu",
+        ),
+        (
+            torch.zeros(1, 2, dtype=torch.long),
+            torch.zeros(1, 2),
+            TypeError,
+            r"z0 must be a floating-point.*int64",
+        ),
         (torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.cfloat), TypeError, "z1 must be a floating-point"),
         (torch.zeros(1, 2), [[0.0, 0.0]], TypeError, "z1 must be a floating-point tensor; got list"),
     ],
@@ -69,7 +79,7 @@ def test_a_chunk_holds_at_least_one(chunk_size):
     ids=["generator-rank", "generator-rows", "tensor-rank", "tensor-size"],
 )
 def test_a_metric_of_the_wrong_shape_is_refused_by_name(metric):
-    with pytest.raises(ValueError, match="generator|function"):
+    with pytest.raises(ValueError, match=r"generator|function"):
         geodesic(metric, torch.zeros(2, 2), torch.ones(2, 2))
 
 
@@ -144,7 +154,9 @@ def test_chunks_change_no_answer(chunk_size, normal):
 
 
 def test_gradients_and_inputs_are_left_alone():
-    """Ends that ask for gradients, a module in training, a global no-grad: nothing is changed, nothing tracked."""
+    """Ends that ask for gradients, a module in training, a global no-grad: nothing is changed, nothing
+    tracked.
+    """
     module = torch.nn.Linear(2, 4).double()
     z0 = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
     z1 = torch.ones(1, 2, dtype=torch.float64)
