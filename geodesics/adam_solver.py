@@ -64,9 +64,9 @@ class AdamSolver:
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Minimise from all starts; the shortest certified curve of every problem wins."""
-        points = equal_arc_nodes(metric, starts, self.degree, self.num_segments)
+        points, spent = equal_arc_nodes(metric, starts, self.degree, self.num_segments)
         elements = make_elements(self.degree, self.num_samples, points)
-        objective = path_objective(metric.path_energy(elements), self.num_segments)
+        objective = path_objective(metric, elements, self.num_segments)
 
         def step(state: DescentState) -> DescentState:
             state, points = _adam(state, self.learning_rate)
@@ -83,7 +83,7 @@ class AdamSolver:
             )
 
         memory = _Moments(torch.zeros_like(points), torch.zeros_like(points))
-        ended = descend(objective, step, points, memory, self.tol, self.max_iter)
+        ended = descend(objective, step, points, memory, spent, self.tol, self.max_iter)
         return certified_result(metric, ended, self.degree, len(starts[0]), self.tol, self.length_tol)
 
 

@@ -13,13 +13,11 @@ from torch import Tensor
 from geodesics.block_cholesky import solve_chain
 from geodesics.curves import Curve
 from geodesics.elements import elevate, make_elements
+from geodesics.mesh import speed_profile
 from geodesics.metrics import Metric
 from geodesics.path_energy import PathEnergy
 from geodesics.quadrature import KRONROD_POINTS, element_lengths
 from geodesics.solution import GeodesicResult, Status
-
-# A profile that follows the speed stays above this share of its mean.
-_PROFILE_FLOOR = 1e-3
 
 
 class Ended(NamedTuple):
@@ -63,17 +61,6 @@ def stationarity(
     gradient = (-slope / (2 * model.energy)).clamp(min=0).sqrt()
     known = (minimum | factored) & gradient.isfinite()
     return torch.where(known, gradient, torch.inf), minimum & known
-
-
-def own_profile(speed: Float[Tensor, "r s g"], weights: Float[Tensor, " g"]) -> Float[Tensor, "r s g"]:
-    """The reference profile that is the curve's own speed: the weighted energy then gains by shape alone.
-
-    Unlike `geodesics.mesh.speed_profile` it is exactly proportional to the speed wherever that is not tiny,
-    so that a geodesic on an uneven mesh has gradient zero.
-    """
-    mean = (speed @ weights).mean(1)[:, None, None]
-    lifted = torch.where(mean > 0, speed.maximum(_PROFILE_FLOOR * mean), torch.ones_like(speed))
-    return lifted / (lifted @ weights).sum(1)[:, None, None]
 
 
 def certified_result(
@@ -147,7 +134,7 @@ def _saving(metric: Metric, ended: Ended, degree: int) -> tuple[Tensor, int]:
     if rows.numel():
         elevated = elevate(ended.points[rows], degree)
         _, speed = energy.value(elevated, None)
-        decrement, _ = stationarity(energy, elevated, own_profile(speed, richer.weights))
+        decrement, _ = stationarity(energy, elevated, speed_profile(speed, richer.weights))
         # Far from the minimum the quadratic model is short by about its own relative size, as in the bound
         # -x - log(1 - x) = x^2 / 2 + x^3 / 3 + ... of self-concordant functions.
         saving[rows] = decrement.square() / 2 * (1 + decrement)

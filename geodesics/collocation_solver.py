@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from geodesics.calculus import basis_tangents
-from geodesics.certify import Ended, certified_result, own_profile, stationarity
+from geodesics.certify import Ended, certified_result, stationarity
 from geodesics.curves import Curve
 from geodesics.descent import equal_arc_nodes
 from geodesics.elements import lobatto_nodes, make_elements
+from geodesics.mesh import speed_profile
 from geodesics.metrics import Metric
 from geodesics.quintics import QUINTIC, hermite
 from geodesics.solution import GeodesicResult
@@ -31,9 +32,9 @@ class CollocationSolver:
     nodes. Only a solution whose energy is stationary and minimal counts as converged: the ODE of a ReLU
     decoder has straight solutions that are not geodesics.
 
-    Problems are solved one after another on the CPU, in double precision: a reference, not for batches. Cost
-    per node and iteration of SciPy's Newton: ``2 d`` tangents of accelerations for the Jacobian and some
-    accelerations for the residuals, all counted in ``jacobians``.
+    SciPy works in double precision on the CPU, one problem after another: a reference, not for batches. In
+    float32 ask for a tol of 1e-3. Cost per node and iteration of SciPy's Newton: ``2 d`` tangents of
+    accelerations for the Jacobian and some accelerations for the residuals, all counted in ``jacobians``.
 
     Args:
         num_segments: intervals of the first mesh.
@@ -63,7 +64,7 @@ class CollocationSolver:
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Solve from all starts, one by one; the shortest certified curve of every problem wins."""
-        nodes = equal_arc_nodes(metric, starts, 1, self.num_segments)
+        nodes, spent = equal_arc_nodes(metric, starts, 1, self.num_segments)
         found = [_solve_one(metric, row, self) for row in nodes]
         count = max(one.curve.num_segments for one in found)
         curves = [_with_segments(one.curve, count) for one in found]
@@ -71,7 +72,7 @@ class CollocationSolver:
         elements = make_elements(QUINTIC, QUINTIC + 1, points)
         energy = metric.path_energy(elements)
         _, speed = energy.value(points, None)
-        profile = own_profile(speed, elements.weights)
+        profile = speed_profile(speed, elements.weights)
         gradient = torch.full_like(points[:, 0, 0], torch.inf)
         minimum = gradient < 0
         rows = speed.isfinite().all(2).all(1).nonzero()[:, 0]
@@ -89,7 +90,7 @@ class CollocationSolver:
             minimum,
             code != _TOO_MANY_NODES,
             column([one.iterations for one in found]),
-            column([one.accelerations for one in found]) + energy.samples(count),
+            spent + column([one.accelerations for one in found]) + energy.samples(count),
             torch.full_like(code, energy.samples(count)),
         )
         # What SciPy gave up is not converged, whatever its gradient.

@@ -17,6 +17,7 @@ from torch.func import grad
 
 from geodesics.certify import Ended, stationarity
 from geodesics.curves import Curve
+from geodesics.elements import Elements
 from geodesics.mesh import equal_mixed_nodes
 from geodesics.metrics import Metric
 from geodesics.path_energy import PathEnergy
@@ -52,11 +53,13 @@ class Objective(NamedTuple):
     Attributes:
         energy: the energy, for its exact Hessian.
         evaluate: its value and derivative, row by row, by cheaper means.
+        profile: the reference profile of constant speed, 1 / N everywhere.
         samples: points at which either is evaluated, per row.
     """
 
     energy: PathEnergy
     evaluate: Callable[[Tensor], Evaluation]
+    profile: Float[Tensor, "s g"]
     samples: int
 
 
@@ -90,12 +93,12 @@ class DescentState(NamedTuple):
 
 def equal_arc_nodes(
     metric: Metric, starts: list[Curve], degree: int, num_segments: int
-) -> Float[Tensor, "r n d"]:
+) -> tuple[Float[Tensor, "r n d"], Int[Tensor, " r"]]:
     """Nodes of elements of equal Riemannian length on all starting curves, ``(S B, N p + 1, d)``.
 
-    Cost: 4 norms per element of a starting curve that has been cut to N elements or more.
+    The second answer is the cost: 4 norms per element of a starting curve, cut to N elements or more.
     """
-    parts = []
+    parts, costs = [], []
     for curve in starts:
         while curve.num_segments < num_segments:
             curve = curve.split()
@@ -108,11 +111,13 @@ def equal_arc_nodes(
             [(curve.knots[:, :-1, None] + width[..., None] * inner).flatten(1), curve.knots[:, -1:]], 1
         )
         parts.append(equal_mixed_nodes(curve, arc / arc[:, -1:], times, degree, num_segments))
-    return torch.cat(parts)
+        costs.append(torch.full_like(parts[-1][:, 0, 0], cells.shape[1], dtype=torch.long))
+    return torch.cat(parts), torch.cat(costs)
 
 
-def path_objective(energy: PathEnergy, num_segments: int) -> Objective:
+def path_objective(metric: Metric, elements: Elements, num_segments: int) -> Objective:
     """The unweighted path energy, with its derivative by one reverse-mode pass for all rows."""
+    energy = metric.path_energy(elements)
 
     def value(points: Tensor) -> tuple[Tensor, Tensor]:
         rows, _ = energy.value(points, None)
@@ -122,7 +127,8 @@ def path_objective(energy: PathEnergy, num_segments: int) -> Objective:
         derivative, rows = grad(value, has_aux=True)(points)
         return Evaluation(rows, fixed_ends(derivative[:, 1:-1]), ())
 
-    return Objective(energy, evaluate, energy.samples(num_segments))
+    even = torch.full_like(elements.weights.expand(num_segments, -1), 1 / num_segments)
+    return Objective(energy, evaluate, even, energy.samples(num_segments))
 
 
 def fixed_ends(inner: Float[Tensor, "r m d"]) -> Float[Tensor, "r n d"]:
@@ -135,6 +141,7 @@ def descend(
     step: Callable[[DescentState], DescentState],
     points: Float[Tensor, "r n d"],
     memory: tuple,
+    spent: Int[Tensor, " r"],
     tol: float,
     max_iter: int,
 ) -> Ended:
@@ -145,13 +152,14 @@ def descend(
         step: one iteration of all rows that it is given.
         points: start ``(R, N p + 1, d)``.
         memory: what the method starts with, leading axis R.
+        spent: points at which derivatives were computed before.
         tol: tolerance on the scale-free gradient.
         max_iter: iterations per row.
 
     Returns:
         The rows as they end; no row depends on another.
     """
-    state = _start(objective, points, memory, tol)
+    state = _start(objective, points, memory, spent, tol)
     # A start that is stationary already is left as it is.
     _measure(objective, state, (~state.stalled).nonzero()[:, 0])
     for _ in range(max_iter):
@@ -173,7 +181,7 @@ def descend(
     )
 
 
-def _start(objective: Objective, points: Tensor, memory: tuple, tol: float) -> DescentState:
+def _start(objective: Objective, points: Tensor, memory: tuple, spent: Tensor, tol: float) -> DescentState:
     at = objective.evaluate(points)
     infinite = torch.full_like(at.energy, torch.inf)
     lost = ~(at.energy.isfinite() & at.derivative.isfinite().all(2).all(1))
@@ -188,7 +196,7 @@ def _start(objective: Objective, points: Tensor, memory: tuple, tol: float) -> D
         torch.zeros_like(lost),
         lost,
         count,
-        count + objective.samples,
+        spent + objective.samples,
     )
 
 
@@ -197,11 +205,10 @@ def _measure(objective: Objective, state: DescentState, rows: Tensor) -> None:
     if rows.numel() == 0:
         return
     points = state.points[rows]
-    _, speed = objective.energy.value(points, None)
-    even = torch.full_like(speed, 1 / speed.shape[1])
-    state.gradient[rows], state.minimum[rows] = stationarity(objective.energy, points, even)
+    profile = objective.profile.repeat(len(points), 1, 1)
+    state.gradient[rows], state.minimum[rows] = stationarity(objective.energy, points, profile)
     state.threshold[rows] = torch.minimum(state.threshold[rows], _FALL * state.estimate[rows])
-    state.jacobians[rows] += 2 * objective.samples
+    state.jacobians[rows] += objective.samples
 
 
 def line_search(

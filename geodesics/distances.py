@@ -1,11 +1,14 @@
 """Riemannian distances, pair by pair and all pairs."""
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from geodesics.initial import InitialCurves
 from geodesics.metrics import Metric
-from geodesics.solve import Solver, geodesic
+from geodesics.solution import Status
+from geodesics.solve import Solver, check_ends, geodesic, solve_pairs
 
 
 def distance(
@@ -31,7 +34,8 @@ def distance(
         ``(B,)``, in the metric's unit; NaN where a problem failed.
 
     Raises:
-        ValueError, TypeError: on ends that do not fit, as `geodesic`.
+        ValueError: on ends that do not fit, as `geodesic`.
+        TypeError: as `geodesic`.
     """
     return geodesic(metric, z0, z1, solver=solver, initial=initial, chunk_size=chunk_size).length
 
@@ -59,14 +63,22 @@ def distance_matrix(
         Symmetric ``(n, n)`` with a zero diagonal; NaN where a problem failed.
 
     Raises:
-        ValueError, TypeError: on points that do not fit, as `geodesic`.
+        ValueError: on points that do not fit, as `geodesic`, or chunk_size < 1.
+        TypeError: as `geodesic`.
     """
     if z.ndim != 2:
         raise ValueError(f"z must be (n, d); got {tuple(z.shape)}")
+    check_ends(z, z)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
     n = len(z)
     i, j = torch.triu_indices(n, n, offset=1, device=z.device)
     matrix = z.new_zeros(n, n)
+    failed = torch.zeros((), dtype=torch.long, device=z.device)
     for rows, columns in zip(i.split(chunk_size), j.split(chunk_size), strict=True):
-        if rows.numel():
-            matrix[rows, columns] = distance(metric, z[rows], z[columns], solver=solver, initial=initial)
+        result = solve_pairs(metric, z[rows], z[columns], solver, initial, None)
+        matrix[rows, columns] = result.length
+        failed += (result.status >= Status.FAILED).sum()
+    if int(failed):
+        warnings.warn(f"{int(failed)} of {len(i)} geodesics failed; their distances are NaN", stacklevel=2)
     return matrix + matrix.mT

@@ -47,7 +47,7 @@ class EnergySolver:
         degree: polynomial degree p of an element; the length is accurate to order ``N^(-2 p)`` on smooth metrics.
         num_samples: generator samples per element, m >= p. Twice the degree keeps walls visible (docs, how it works).
         tol: tolerance on the scale-free gradient; None for ``eps^(3/8)``, 1.4e-6 in float64: the
-            energy still to be gained is then under 1e-12.
+            relative length still to be gained is then under 1e-12.
         length_tol: tolerance on the length error estimate, relative to the length.
         max_iter: Newton steps per mesh.
         max_meshes: meshes tried per level.
@@ -61,7 +61,7 @@ class EnergySolver:
     degree: int = 3
     num_samples: int = 6
     tol: float | None = None
-    length_tol: float = 1e-3
+    length_tol: float = 2e-3
     max_iter: int = 8
     max_meshes: int = 3
 
@@ -76,9 +76,14 @@ class EnergySolver:
         if self.length_tol <= 0 or (self.tol is not None and self.tol <= 0):
             raise ValueError("tol and length_tol must be positive")
 
+    def gradient_tol(self, dtype: torch.dtype) -> float:
+        """The tolerance on the scale-free gradient for a floating-point type."""
+        return self.tol if self.tol is not None else torch.finfo(dtype).eps ** 0.375
+
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Minimise from all starts; the shortest certified curve of every problem wins."""
-        return best_of(minimise_energy(metric, starts, self), len(starts[0]), self)
+        finished, placing = minimise_energy(metric, starts, self)
+        return best_of(finished, placing, self)
 
 
 class Trials(NamedTuple):
@@ -107,7 +112,9 @@ class Minimised(NamedTuple):
     settled: Bool[Tensor, " r"]
 
 
-def minimise_energy(metric: Metric, starts: list[Curve], options: EnergySolver) -> list[Minimised]:
+def minimise_energy(
+    metric: Metric, starts: list[Curve], options: EnergySolver
+) -> tuple[list[Minimised], Int[Tensor, " b"]]:
     """Minimise the energy from every start of every problem.
 
     Args:
@@ -116,11 +123,12 @@ def minimise_energy(metric: Metric, starts: list[Curve], options: EnergySolver) 
         options: the solver.
 
     Returns:
-        Finished curves, one entry per level of resolution, coarsest first; every problem is in at least one of them.
+        Finished curves, one entry per level of resolution, coarsest first, every problem in at least one of them;
+        and the points at which the generator's value was computed to place the starts, per problem.
     """
     elements = make_elements(options.degree, options.num_samples, starts[0].points)
     path_energy = metric.path_energy(elements)
-    waiting = _place_starts(path_energy, elements, starts, options)
+    waiting, placing = _place_starts(path_energy, elements, starts, options)
     shortest = torch.full_like(starts[0].points[:, 0, 0], torch.inf)
     finished: list[Minimised] = []
     for count in sorted(waiting):
@@ -141,7 +149,7 @@ def minimise_energy(metric: Metric, starts: list[Curve], options: EnergySolver) 
                 waiting[2 * count].append(_refine(elements, take(done, rows)))
             done = take(done, final.nonzero()[:, 0])
         finished.append(done)
-    return finished
+    return finished, placing
 
 
 def _resolved(done: Minimised, options: EnergySolver) -> Tensor:
@@ -155,7 +163,7 @@ def _settled(state: NewtonState, options: EnergySolver) -> Tensor:
 
 def _place_starts(
     path_energy: PathEnergy, elements: Elements, starts: list[Curve], options: EnergySolver
-) -> dict[int, list[Trials]]:
+) -> tuple[dict[int, list[Trials]], Tensor]:
     """Give every start the coarsest mesh that sees what lies along it: N and 2 N elements agree on its length."""
     levels = [options.num_segments]
     while 2 * levels[-1] <= options.max_segments:
@@ -163,12 +171,12 @@ def _place_starts(
     waiting: dict[int, list[Trials]] = {count: [] for count in levels}
     entries: dict[int, list[Tensor]] = {count: [] for count in levels}
     shortest = torch.full_like(starts[0].points[:, 0, 0], torch.inf)
+    placing = torch.zeros_like(shortest, dtype=torch.long)
     for index, curve in enumerate(starts):
         rows = torch.arange(len(curve), device=curve.points.device)
-        spent = torch.zeros_like(rows)
         points, speed = _mesh_start(path_energy, elements, curve, levels[0])
         for count in levels:
-            spent = spent + 2 * path_energy.samples(count)
+            placing[rows] += 2 * path_energy.samples(count)
             seen = torch.ones_like(rows, dtype=torch.bool)
             finer = points, speed
             if count != levels[-1]:
@@ -178,17 +186,17 @@ def _place_starts(
             kept, rest = seen.nonzero()[:, 0], (~seen).nonzero()[:, 0]
             zero = torch.zeros_like(rows[kept])
             if kept.numel():
-                waiting[count].append(Trials(rows[kept], zero + index, points[kept], zero, zero.clone(), spent[kept]))
+                waiting[count].append(Trials(rows[kept], zero + index, points[kept], *(zero.clone() for _ in range(3))))
                 entries[count].append((speed[kept] @ elements.weights).sum(1))
                 shortest = shortest.scatter_reduce(0, rows[kept], entries[count][-1].nan_to_num(torch.inf), "amin")
             if rest.numel() == 0:
                 break
-            rows, spent, points, speed = rows[rest], spent[rest], finer[0][rest], finer[1][rest]
+            rows, points, speed = rows[rest], finer[0][rest], finer[1][rest]
     for count in levels:
         for i, (trials, entry) in enumerate(zip(waiting[count], entries[count], strict=True)):
             promising = ~(entry > _FAR * shortest[trials.problem])
             waiting[count][i] = take(trials, promising.nonzero()[:, 0])
-    return waiting
+    return waiting, placing
 
 
 def _mesh_start(path_energy: PathEnergy, elements: Elements, curve: Curve, count: int) -> tuple[Tensor, Tensor]:
@@ -216,14 +224,14 @@ def _minimise_level(
     the level is too coarse for it, and it leaves for the next one. No problem leaves with a longer curve than it
     brought.
     """
-    tol = options.tol or torch.finfo(trials.points.dtype).eps ** 0.375
+    tol = options.gradient_tol(trials.points.dtype)
     rows = torch.arange(len(trials.points), device=trials.points.device)
     points, count = trials.points, _num_segments(trials.points, elements)
     _, speed = path_energy.value(points, None)
     entry = (speed @ elements.weights).sum(1)
     trials.values.add_(path_energy.samples(count))
     final: NewtonState | None = None
-    for _ in range(options.max_meshes):
+    for mesh in range(options.max_meshes):
         profile = speed_profile(speed, elements.weights)
         state = minimize(path_energy, points, profile, tol, options.max_iter, _max_step(points))
         trials.iterations[rows] += state.iterations
@@ -234,7 +242,7 @@ def _minimise_level(
         else:
             write(final, rows, state)
         arc, _ = cell_arcs(state.points, state.model.speed, elements)
-        unfinished = ~state.converged & ~_settled(state, options)
+        unfinished = ~state.converged & (state.minimum | ~_settled(state, options) | (mesh == 0))
         again = ~state.stalled & (unfinished | (distortion(arc, count) > _DISTORTED))
         kept = again.nonzero()[:, 0]
         if kept.numel() == 0:
@@ -278,7 +286,10 @@ def _measure(
     rounding = 8 * torch.finfo(length.dtype).eps * length
     richer = make_elements(elements.degree + 1, max(elements.num_samples, elements.degree + 1), trials.points)
     richer_energy = metric.path_energy(richer)
-    saving = newton_decrement(richer_energy, elevate(trials.points, elements.degree), state.profile).square() / 2
+    profile = state.profile
+    if richer.num_samples != elements.num_samples:
+        profile = (profile @ elements.weights)[..., None].expand(-1, -1, richer.num_samples)
+    saving = newton_decrement(richer_energy, elevate(trials.points, elements.degree), profile).square() / 2
     times = measured.length.cumsum(1) / length[:, None]
     knots = torch.cat([torch.zeros_like(times[:, :1]), times[:, :-1], torch.ones_like(times[:, :1])], dim=1)
     count = measured.length.shape[1]
@@ -306,13 +317,14 @@ def _refine(elements: Elements, done: Minimised) -> Trials:
 
 def status_of(done: Minimised, options: EnergySolver) -> Int[Tensor, " r"]:
     """The `Status` of finished curves."""
+    tol = options.gradient_tol(done.length.dtype)
     status = torch.full_like(done.trials.problem, int(Status.CONVERGED))
     verdicts = (
         (done.length_error > options.length_tol * done.length, Status.UNRESOLVED),
         (~done.converged, Status.MAX_ITER),
         (~done.converged & done.stalled, Status.STALLED),
         (done.settled & (done.length_error <= options.length_tol * done.length), Status.SETTLED),
-        (~done.converged & ~done.minimum & (done.gradient <= 1e-6), Status.NOT_MINIMUM),
+        (~done.converged & ~done.minimum & (done.gradient <= 10 * tol), Status.NOT_MINIMUM),
         (~done.length.isfinite(), Status.FAILED),
     )
     for holds, verdict in verdicts:
@@ -320,8 +332,9 @@ def status_of(done: Minimised, options: EnergySolver) -> Int[Tensor, " r"]:
     return status
 
 
-def best_of(finished: list[Minimised], num_problems: int, options: EnergySolver) -> GeodesicResult:
+def best_of(finished: list[Minimised], placing: Int[Tensor, " b"], options: EnergySolver) -> GeodesicResult:
     """The shortest finished curve of every problem, all on the finest mesh used, with the work of all its starts."""
+    num_problems = len(placing)
     lengths = torch.cat([done.length + done.length_error for done in finished]).nan_to_num(torch.inf)
     problem = torch.cat([done.trials.problem for done in finished])
     order = torch.argsort(lengths, stable=True)
@@ -356,6 +369,6 @@ def best_of(finished: list[Minimised], num_problems: int, options: EnergySolver)
         pick([done.minimum for done in finished]),
         total("iterations"),
         total("jacobians"),
-        total("values"),
+        total("values") + placing,
         pick([done.trials.start for done in finished]),
     )

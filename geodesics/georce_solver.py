@@ -62,7 +62,7 @@ class GeorceSolver:
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Iterate from all starts; the shortest certified curve of every problem wins."""
-        points = equal_arc_nodes(metric, starts, 1, self.num_segments)
+        points, spent = equal_arc_nodes(metric, starts, 1, self.num_segments)
         objective = _objective(metric, points)
         tol = self.tol or torch.finfo(points.dtype).eps ** 0.375
 
@@ -72,7 +72,7 @@ class GeorceSolver:
             )
             return state._replace(stalled=~accepted)
 
-        ended = descend(objective, step, points, (), tol, self.max_iter)
+        ended = descend(objective, step, points, (), spent, tol, self.max_iter)
         return certified_result(metric, ended, 1, len(starts[0]), tol, self.length_tol)
 
 
@@ -103,7 +103,8 @@ def _objective(metric: Metric, points: Tensor) -> Objective:
         scale = count / 2
         return Evaluation(scale * (u * Gu).sum((1, 2)), scale * fixed_ends(inner), _Controls(G, nu))
 
-    return Objective(GeneralPathEnergy(metric.tensor, elements), evaluate, count)
+    even = points.new_full((count, 1), 1 / count)
+    return Objective(GeneralPathEnergy(metric.tensor, elements), evaluate, even, count)
 
 
 def _direction(state: DescentState) -> Tensor:

@@ -140,6 +140,8 @@ class GraphPaths:
     def _alternatives(self, positions: np.ndarray, trees: tuple, source: int, target: int) -> list[np.ndarray]:
         """The shortest path and via-node alternatives, as node indices."""
         (from_source, before), (from_target, after) = trees
+        if not np.isfinite(from_source[target]):
+            return [np.array([source, target])]  # no way through the graph: the straight line
         through = from_source[: len(self.nodes)] + from_target[: len(self.nodes)]
         paths: list[np.ndarray] = []
         free = np.isfinite(through)

@@ -66,9 +66,9 @@ class LBFGSSolver:
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Minimise from all starts; the shortest certified curve of every problem wins."""
-        points = equal_arc_nodes(metric, starts, self.degree, self.num_segments)
+        points, spent = equal_arc_nodes(metric, starts, self.degree, self.num_segments)
         elements = make_elements(self.degree, self.num_samples, points)
-        objective = path_objective(metric.path_energy(elements), self.num_segments)
+        objective = path_objective(metric, elements, self.num_segments)
         inverse = _inverse_stiffness(elements, self.num_segments)
         tol = self.tol or torch.finfo(points.dtype).eps ** 0.375
 
@@ -88,7 +88,8 @@ class LBFGSSolver:
             weight = torch.where(accepted[:, None], memory.weight, 0.0)
             return state._replace(memory=memory._replace(weight=weight), stalled=~accepted & fresh)
 
-        ended = descend(objective, step, points, _nothing(points, self.history), tol, self.max_iter)
+        memory = _nothing(points, self.history)
+        ended = descend(objective, step, points, memory, spent, tol, self.max_iter)
         return certified_result(metric, ended, self.degree, len(starts[0]), tol, self.length_tol)
 
 

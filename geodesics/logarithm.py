@@ -10,7 +10,7 @@ from geodesics.curves import Curve
 from geodesics.initial import InitialCurves
 from geodesics.metrics import Metric
 from geodesics.shooting_solver import ShootingSolver
-from geodesics.solve import Solver, geodesic
+from geodesics.solve import Solver, solve_pairs
 
 
 def log_map(
@@ -44,10 +44,7 @@ def log_map(
         TypeError: as `geodesic`.
     """
     solver = ShootingSolver() if solver is None else solver
-    with warnings.catch_warnings():
-        # One warning per call: the one below counts these problems too.
-        warnings.filterwarnings("ignore", message=".*geodesics failed")
-        result = geodesic(metric, z0, z1, solver=solver, initial=initial)
+    result = solve_pairs(metric, z0, z1, solver, initial, None)
     v = initial_velocity(metric, result.curve, result.length)
     lost = ~result.converged
     count = int(lost.sum())

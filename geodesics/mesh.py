@@ -15,6 +15,8 @@ from geodesics.elements import Elements, gather, lobatto_nodes
 
 _LATENT_SHARE = 0.5
 _PROFILE_FLOOR = 1e-3
+# Largest over smallest speed in an element above which its profile follows the speed.
+_VARYING = 2.0
 
 
 def interpolate(x: Float[Tensor, "b t"], nodes: Float[Tensor, "b k"], values: Float[Tensor, "b k"]) -> Tensor:
@@ -74,10 +76,17 @@ def cell_arcs(
 
 
 def speed_profile(speed: Float[Tensor, "b s g"], weights: Float[Tensor, " g"]) -> Float[Tensor, "b s g"]:
-    """Reference profile proportional to the current speed, lifted by a small floor, with unit integral."""
-    mean = (speed @ weights).mean(1)[:, None, None]
-    lifted = speed + _PROFILE_FLOOR * mean
-    lifted = torch.where(mean > 0, lifted, torch.ones_like(lifted))
+    """Reference profile: the current speed, no less than a small floor, with unit integral.
+
+    Where the speed hardly varies inside an element the profile is constant there: copying the speed would copy the
+    kinks of the mesh, and cost smooth problems their order. Where it varies much the profile follows, which is what
+    lets few elements resolve the passes of a learned metric.
+    """
+    shares = speed @ weights
+    varying = speed.amax(-1) > _VARYING * speed.amin(-1)
+    followed = torch.where(varying[..., None], speed, shares[..., None])
+    mean = shares.mean(1)[:, None, None]
+    lifted = torch.where(mean > 0, followed.maximum(_PROFILE_FLOOR * mean), torch.ones_like(speed))
     return lifted / (lifted @ weights).sum(1)[:, None, None]
 
 

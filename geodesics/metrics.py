@@ -50,7 +50,9 @@ class PullbackMetric:
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         """``J^T J`` at the points z ``(B, d)``, as ``(B, d, d)``; one value and Jacobian per point."""
-        _, J = value_and_jacobian(self.generator, z)
+        F, J = value_and_jacobian(self.generator, z)
+        if F.ndim != 2 or len(F) != len(z):
+            raise ValueError(f"generator must map (B, d) to (B, D); got {tuple(z.shape)} -> {tuple(F.shape)}")
         rows = J.movedim(0, 1)
         return rows @ rows.mT
 
@@ -81,7 +83,10 @@ class FunctionMetric:
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         """G(z), ``(B, d, d)``."""
-        return self.function(z)
+        G = self.function(z)
+        if G.shape != (*z.shape, z.shape[-1]):
+            raise ValueError(f"function must map (B, d) to (B, d, d); got {tuple(z.shape)} -> {tuple(G.shape)}")
+        return G
 
     def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
         """``sqrt(v^T G(z) v)``; NaN where the form is negative."""

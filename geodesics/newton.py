@@ -34,8 +34,8 @@ class NewtonState(NamedTuple):
         model: linearization at the points.
         theta: weight of the shift.
         damping: extra multiple of ``hessian + shift``, raised while steps fail.
-        decrement: scale-free gradient ``sqrt(g^T A^{-1} g / 2 E)`` at the start of the last step; half its square is
-            the relative energy that the step was to gain.
+        decrement: scale-free gradient ``sqrt(g^T A^{-1} g / 2 E)`` at the start of the last step; its square is the
+            relative energy that the step was to gain, half its square the relative length.
         minimum: whether the exact Hessian was positive definite at the last factorisation.
         converged: whether the last step was an exact Newton step with a decrement under the tolerance.
         stalled: whether no step decreases the energy, or nothing can be factorised.
@@ -121,7 +121,7 @@ def _iterate(energy: PathEnergy, state: NewtonState, tol: float, max_step: Tenso
     decrement = torch.where(usable, (-slope / (2 * state.model.energy)).clamp(min=0).sqrt(), state.decrement)
     longest = direction.norm(dim=-1).amax(1)
     scale = (max_step / longest).clamp(max=1.0)
-    trial, scale, accepted, tried = _line_search(energy, state, direction, slope, scale, usable)
+    trial, scale, accepted, tried = _line_search(energy, state, direction, slope, scale, usable, tol)
     exact = (theta == 0) & (state.damping == 0)
     state = state._replace(
         theta=torch.where(accepted & (scale == 1), torch.where(theta > _FIRST_THETA, theta / 3, 0.0), theta),
@@ -161,13 +161,14 @@ def _direction(state: NewtonState) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _line_search(
-    energy: PathEnergy, state: NewtonState, direction: Tensor, slope: Tensor, scale: Tensor, usable: Tensor
+    energy: PathEnergy, state: NewtonState, direction: Tensor, slope: Tensor, scale: Tensor, usable: Tensor, tol: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Backtrack to sufficient decrease; returns trial points, scales, acceptance and the number of trials, per row."""
     trial, scale = state.points.clone(), scale.clone()
     accepted = torch.zeros_like(usable)
     tried = torch.zeros_like(state.iterations)
-    rounding = 4 * torch.finfo(slope.dtype).eps * state.model.energy
+    # The energy of long sums of differences is noisy; steps that gain less than tol^2 are let through.
+    rounding = (4 * torch.finfo(slope.dtype).eps + 4 * tol**2) * state.model.energy
     rows = usable.nonzero()[:, 0]
     for _ in range(_LINE_SEARCH):
         if rows.numel() == 0:

@@ -1,8 +1,8 @@
 """The discrete energy of a curve made of polynomial elements: what the minimisers minimise.
 
-For a reference speed profile rho > 0 with ``sum_elements int rho du = 1`` (u the elements' own coordinate, one unit per
-element) the weighted energy ``1/2 sum int ||c'(u)||^2 / rho(u) du`` is at least ``L^2 / 2``, with equality iff the
-speed is proportional to rho (Cauchy-Schwarz). So its minimum over curves is that of the ordinary energy for ANY
+For a reference speed profile rho > 0 with ``sum_elements int rho du = 1`` (u an element's own coordinate on [0, 1]) the
+weighted energy ``1/2 sum int ||c'(u)||^2 / rho(u) du`` is at least ``L^2 / 2``, with equality iff the speed is
+proportional to rho (Cauchy-Schwarz). So its minimum over curves is that of the ordinary energy for ANY
 profile, and the mesh is free: nodes can stand where the curve needs them, not only where constant speed puts them.
 """
 
@@ -65,13 +65,17 @@ def negative_part(W: Float[Tensor, "*b d d"], M: Float[Tensor, "*b d d"]) -> Flo
     it does not depend on the latent coordinates; on a real decoder, whose M has condition numbers to 1e5, this takes
     half the iterations of the Euclidean projection. Eigenvalues of M under rounding are lifted to rounding.
     """
+    # One matrix that is not finite may fail the whole batch in LAPACK: such rows go through as zero, and end as NaN.
+    finite = (W.isfinite() & M.isfinite()).all(-1).all(-1)[..., None, None]
+    W, M = (torch.where(finite, matrix, torch.zeros_like(matrix)) for matrix in (W, M))
     m, U = torch.linalg.eigh(M)
     floor = torch.finfo(M.dtype).eps * m[..., -1:].clamp(min=torch.finfo(M.dtype).tiny)
     root = m.maximum(floor).sqrt()
     Y = (U.mT @ W @ U) / (root[..., :, None] * root[..., None, :])
     y, V = torch.linalg.eigh((Y + Y.mT) / 2)
     half = (U * root[..., None, :]) @ V
-    return (half * (-y).clamp(min=0)[..., None, :]) @ half.mT
+    part = (half * (-y).clamp(min=0)[..., None, :]) @ half.mT
+    return torch.where(finite, part, torch.full_like(part, torch.nan))
 
 
 def tangential_stiffness(

@@ -48,9 +48,26 @@ def geodesic(
         Curves, certified lengths with error estimates, and a status per problem.
 
     Raises:
-        ValueError: when the shapes, dtypes or devices of z0 and z1 do not fit, or chunk_size < 1.
+        ValueError: when the shapes, dtypes or devices of z0 and z1 do not fit, when the metric's generator or
+            function returns a wrong shape, or chunk_size < 1.
         TypeError: when z0 or z1 is not a floating-point tensor.
     """
+    result = solve_pairs(metric, z0, z1, solver, initial, chunk_size)
+    failed = int((result.status >= Status.FAILED).sum())
+    if failed:
+        warnings.warn(f"{failed} of {len(z0)} geodesics failed; see the status field", stacklevel=2)
+    return result
+
+
+def solve_pairs(
+    metric: Metric,
+    z0: Tensor,
+    z1: Tensor,
+    solver: Solver | None,
+    initial: InitialCurves | None,
+    chunk_size: int | None,
+) -> GeodesicResult:
+    """`geodesic` without its warning, for callers that count failures themselves."""
     check_ends(z0, z1)
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
@@ -59,16 +76,23 @@ def geodesic(
     finite = (z0.isfinite() & z1.isfinite()).all(1)
     distinct = (z0 != z1).any(1)
     rows = (finite & distinct).nonzero()[:, 0]
+    if rows.numel() == 0:
+        return _combine([], rows, z0, z1, finite)
     with torch.no_grad():
-        parts = [
-            solver.solve(metric, initial(z0[part], z1[part]))
-            for part in (rows.split(chunk_size or len(rows)) if len(rows) else ())
-        ]
-    result = _combine(parts, rows, z0, z1, finite)
-    failed = int((result.status >= Status.FAILED).sum())
-    if failed:
-        warnings.warn(f"{failed} of {len(z0)} geodesics failed; see the status field", stacklevel=2)
-    return result
+        metric.tensor(z0[rows[:1]].expand(3, -1))  # a generator or function of the wrong shape is told so here
+        parts = []
+        for part in rows.split(chunk_size or len(rows)):
+            starts = [_pinned(curve, z0[part], z1[part]) for curve in initial(z0[part], z1[part])]
+            parts.append(solver.solve(metric, starts))
+    return _combine(parts, rows, z0, z1, finite)
+
+
+def _pinned(curve: Curve, z0: Tensor, z1: Tensor) -> Curve:
+    """An initial curve with its ends where they must be."""
+    if len(curve) != len(z0) or curve.points.shape[-1] != z0.shape[-1]:
+        raise ValueError(f"initial curves must join {tuple(z0.shape)} ends; got points {tuple(curve.points.shape)}")
+    points = torch.cat([z0[:, None], curve.points[:, 1:-1], z1[:, None]], dim=1)
+    return Curve(points, curve.knots, curve.degree)
 
 
 def check_ends(z0: Tensor, z1: Tensor) -> None:
@@ -109,4 +133,8 @@ def _combine(
         points[into], knots[into] = curve.points, curve.knots
         for field, value in zip(fields, part[1:], strict=True):
             field[into] = value
+    failed = fields[3] >= Status.FAILED
+    points[failed] = torch.nan
+    for field in (*fields[:3], fields[4]):
+        field[failed] = torch.nan
     return GeodesicResult(Curve(points, knots, degree), *fields)

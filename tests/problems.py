@@ -20,8 +20,7 @@ Rows = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """Two points, their exact distance, and the metric as a tensor field and, where there is one, an
-    embedding.
+    """Two points, their exact distance, the metric as a tensor field and, where there is one, an embedding.
 
     `flat` says that geodesics are straight in the chart: any degree is exact there and has no order to show.
     """
@@ -150,8 +149,8 @@ def _between(distance: Callable[[Tensor, Tensor], Tensor], z0: tuple, z1: tuple)
 def torus_clairaut(c: float, v: float) -> tuple[float, float]:
     """Change of longitude and length of the torus geodesic of Clairaut's constant c from -v to v.
 
-    At unit speed ``rho^2 phi' = c`` and ``v'^2 = 1 - c^2 / rho^2``; both integrals by a 60-point Gauss rule, which
-    is exact here.
+    At unit speed ``rho^2 phi' = c`` and ``v'^2 = 1 - c^2 / rho^2``; both integrals by a 60-point Gauss
+    rule, which is exact here.
     """
     nodes, weights = np.polynomial.legendre.leggauss(60)
     rho = 2 + np.cos(v * nodes)

@@ -250,8 +250,7 @@ def stereographic(z):
     ids=["sphere-pullback", "sphere-function", "torus-pullback", "torus-function"],
 )
 def test_past_a_conjugate_point_no_minimum_is_claimed(metric, z0, z1, long_way, dtype):
-    """A straight start along a great circle longer than pi, and along the torus' outer equator past pi sqrt
-    3.
+    """A great circle longer than pi, and the outer equator of the torus past pi sqrt 3, from the line itself.
 
     Both are stationary by symmetry and no minima. The solver stays and claims none, or leaves for less.
     """

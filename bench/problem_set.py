@@ -1,0 +1,60 @@
+"""A set of geodesic problems on one metric, with the lengths that answers are held to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from geodesics import GraphPaths, Metric
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A curve has found the geodesic when its length is within this share of the best known.
+EXACT_TOLERANCE = 1e-4
+LEARNED_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """B pairs of points on one metric.
+
+    Attributes:
+        name: for the table.
+        metric: the Riemannian metric.
+        z0: starts ``(B, d)``.
+        z1: ends ``(B, d)``.
+        best: exact distances, or the best lengths known, ``(B,)``.
+        embedding: generator whose pullback the metric is, for chord lengths; None for a tensor field.
+        graph: gives the graph of starts on encoded data, built when first asked for; None where there is no
+            data and the straight line will do.
+    """
+
+    name: str
+    metric: Metric
+    z0: Tensor
+    z1: Tensor
+    best: Tensor
+    embedding: Callable[[Tensor], Tensor] | None = None
+    graph: Callable[[], GraphPaths] | None = None
+
+    def __len__(self) -> int:
+        return len(self.z0)
+
+    @property
+    def tolerance(self) -> float:
+        """Excess over `best` up to which a geodesic counts as found."""
+        return EXACT_TOLERANCE if self.graph is None else LEARNED_TOLERANCE
+
+    def part(self, rows: slice) -> "ProblemSet":
+        """Some of the problems."""
+        return replace(self, z0=self.z0[rows], z1=self.z1[rows], best=self.best[rows])
+
+
+class Model(NamedTuple):
+    """A learned metric: its generator is ``embedding``, its encoded data ``latents`` ``(n, d)``."""
+
+    metric: Metric
+    embedding: Callable[[Tensor], Tensor]
+    latents: Tensor
