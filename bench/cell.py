@@ -78,9 +78,7 @@ class Cell:
         return asdict(self)
 
 
-def run_cell(
-    contestant: Contestant, problems: ProblemSet, time_limit: float, num_chords: int = NUM_CHORDS
-) -> Cell:
+def run_cell(contestant: Contestant, problems: ProblemSet, time_limit: float, num_chords: int = NUM_CHORDS) -> Cell:
     """Solve a set of problems in batches of 1, 1, 2, 4, ..., until done or out of time; then time one batch.
 
     An answer does not depend on its batch, so batches that grow find out how many problems fit the time
@@ -161,9 +159,7 @@ def _timed(contestant: Contestant, problems: ProblemSet, metric: TimedMetric) ->
     return answer, Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def _repeat(
-    contestant: Contestant, problems: ProblemSet, metric: TimedMetric, expected: float
-) -> list[Seconds]:
+def _repeat(contestant: Contestant, problems: ProblemSet, metric: TimedMetric, expected: float) -> list[Seconds]:
     """Times of the whole batch, as often as fits before the deadline, at most `RUNS` times."""
     runs: list[Seconds] = []
     while len(runs) < RUNS and time.perf_counter() + expected < metric.deadline:

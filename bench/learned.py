@@ -40,9 +40,7 @@ def published(shared: Path) -> ProblemSet:
     Args:
         shared: folder with ``models``, ``data`` and ``reference``.
     """
-    vae, precision = load_published(
-        shared / "models" / f"{PUBLISHED}.npz", xi=PUBLISHED_XI, dtype=torch.float64
-    )
+    vae, precision = load_published(shared / "models" / f"{PUBLISHED}.npz", xi=PUBLISHED_XI, dtype=torch.float64)
     generator = RBFGenerator(vae, precision)
     images = load_fashion_mnist(shared / "data", classes=PUBLISHED_CLASSES)
     model = Model(PullbackMetric(generator), generator, encoded(vae, images.x))
@@ -64,8 +62,6 @@ def _pairs(path: Path) -> Sequence[dict[str, Any]]:
 
 
 def _problem_set(name: str, model: Model, pairs: Sequence[dict[str, Any]]) -> ProblemSet:
-    z0, z1, best = (
-        torch.tensor([pair[key] for pair in pairs], dtype=torch.float64) for key in ("z0", "z1", "length")
-    )
+    z0, z1, best = (torch.tensor([pair[key] for pair in pairs], dtype=torch.float64) for key in ("z0", "z1", "length"))
     graph = cache(lambda: GraphPaths(model.metric, model.latents))
     return ProblemSet(name, model.metric, z0, z1, best, model.embedding, graph)

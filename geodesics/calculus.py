@@ -32,7 +32,10 @@ def value_and_jacobian(
     """
     if isinstance(generator, JacobianGenerator):
         return generator.value_and_jacobian(z)
-    return vmap(lambda tangent: jvp(generator, (z,), (tangent,)), out_dims=(None, 0))(basis_tangents(z))
+    # torch's annotation of out_dims leaves out None, which its documentation allows
+    along = vmap(lambda tangent: jvp(generator, (z,), (tangent,)), out_dims=(None, 0))  # type: ignore[arg-type]
+    F, J = along(basis_tangents(z))[:2]
+    return F, J
 
 
 def directional_derivative(
@@ -55,7 +58,8 @@ def directional_second_derivative(
     Returns:
         J v and F''[v, v], both ``(B, D)``.
     """
-    return jvp(lambda point: jvp(generator, (point,), (v,))[1], (z,), (v,))
+    first, second = jvp(lambda point: jvp(generator, (point,), (v,))[1], (z,), (v,))[:2]
+    return first, second
 
 
 def contracted_hessian(

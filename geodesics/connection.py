@@ -29,7 +29,9 @@ def tensor_derivative(
     tensor: TensorField, z: Float[Tensor, "b d"]
 ) -> tuple[Float[Tensor, "b d d"], Float[Tensor, "d b d d"]]:
     """G(z) and its derivatives ``dG[k] = dG/dz_k``, by d vmapped forward-mode passes."""
-    return vmap(lambda tangent: jvp(tensor, (z,), (tangent,)), out_dims=(None, 0))(basis_tangents(z))
+    along = vmap(lambda tangent: jvp(tensor, (z,), (tangent,)), out_dims=(None, 0))  # type: ignore[arg-type]
+    G, dG = along(basis_tangents(z))[:2]
+    return G, dG
 
 
 def christoffel_symbols(tensor: TensorField, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d d"]:

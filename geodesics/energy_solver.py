@@ -31,8 +31,10 @@ _MAX_STEP_SHARE = 0.05
 _SEEN = 0.02
 # Relative change of the discrete length under a move of the nodes above which a level is too coarse.
 _RESOLVED = 5e-3
-# Starts that end a level longer than the best of their problem by this factor are dropped.
+# Starts longer than the best of their problem by this factor after a minimisation are dropped.
 _HOPELESS = 1.03
+# So are starts that have become another one: equally long to this, with no node farther off than this share of it.
+_SAME = 0.01
 # Starts that begin longer than the best of their problem by this factor are not tried.
 _FAR = 1.25
 
@@ -136,13 +138,12 @@ def minimise_energy(
             continue
         trials = Trials(*(torch.cat(field) for field in zip(*waiting[count], strict=True)))
         finest = 2 * count not in waiting
-        done = _measure(
-            metric, elements, *_minimise_level(path_energy, elements, trials, options, finest), options
-        )
+        trials, state, dropped = _minimise_level(path_energy, elements, trials, options, finest, shortest)
+        done = _measure(metric, elements, trials, state, options)
         upper = torch.where(done.length.isfinite(), done.length + done.length_error, torch.inf)
         shortest = shortest.scatter_reduce(0, trials.problem, upper, "amin")
         hopeless = done.length - done.length_error > _HOPELESS * shortest[trials.problem]
-        final = _resolved(done, options) | hopeless | ~done.length.isfinite()
+        final = _resolved(done, options) | dropped | hopeless | ~done.length.isfinite()
         if not finest:
             rows = (~final).nonzero()[:, 0]
             if rows.numel():
@@ -216,9 +217,9 @@ def _move_nodes(elements: Elements, points: Tensor, speed: Tensor, count: int) -
 
 
 def _minimise_level(
-    path_energy: PathEnergy, elements: Elements, trials: Trials, options: EnergySolver, finest: bool
-) -> tuple[Trials, NewtonState]:
-    """Newton on one mesh after another; returns the last states.
+    path_energy: PathEnergy, elements: Elements, trials: Trials, options: EnergySolver, finest: bool, shortest: Tensor
+) -> tuple[Trials, NewtonState, Tensor]:
+    """Newton on one mesh after another; returns the last states, and which starts were dropped on the way.
 
     A problem leaves when it has converged on a mesh that fits; where moving the nodes changes the discrete length,
     the level is too coarse for it, and it leaves for the next one. No problem leaves with a longer curve than it
@@ -229,8 +230,10 @@ def _minimise_level(
     points, count = trials.points, _num_segments(trials.points, elements)
     _, speed = path_energy.value(points, None)
     entry = (speed @ elements.weights).sum(1)
+    fresh = trials.iterations == 0
     trials.values.add_(path_energy.samples(count))
     final: NewtonState | None = None
+    dropped = torch.zeros_like(fresh)
     for mesh in range(options.max_meshes):
         profile = speed_profile(speed, elements.weights)
         state = minimize(path_energy, points, profile, tol, options.max_iter, _max_step(points))
@@ -242,7 +245,8 @@ def _minimise_level(
         else:
             write(final, rows, state)
         arc, _ = cell_arcs(state.points, state.model.speed, elements)
-        unfinished = ~state.converged & (state.minimum | ~_settled(state, options) | (mesh == 0))
+        new = fresh[rows] & (mesh == 0)
+        unfinished = ~state.converged & (state.minimum | ~_settled(state, options) | new)
         again = ~state.stalled & (unfinished | (distortion(arc, count) > _DISTORTED))
         kept = again.nonzero()[:, 0]
         if kept.numel() == 0:
@@ -251,8 +255,14 @@ def _minimise_level(
         _, speed = path_energy.value(points, None)
         rows = rows[kept]
         trials.values[rows] += path_energy.samples(count)
+        moved = (speed @ elements.weights).sum(1)
+        in_race = _racing(trials.problem[rows], trials.start[rows], points, moved, shortest)
+        dropped[rows] = ~in_race
+        racing = in_race.nonzero()[:, 0]
+        rows, points, speed, moved, kept = rows[racing], points[racing], speed[racing], moved[racing], kept[racing]
+        if rows.numel() == 0:
+            break
         if not finest:
-            moved = (speed @ elements.weights).sum(1)
             discrete = (2 * state.model.energy[kept]).sqrt()
             worse = ~(moved <= entry[rows])
             final.points[rows] = torch.where(worse[:, None, None], trials.points[rows], points)
@@ -261,7 +271,27 @@ def _minimise_level(
             if kept.numel() == 0:
                 break
     assert final is not None
-    return trials._replace(points=final.points), final
+    return trials._replace(points=final.points), final, dropped
+
+
+def _racing(problem: Tensor, start: Tensor, points: Tensor, length: Tensor, shortest: Tensor) -> Tensor:
+    """Which starts are worth more work: not much longer than the best of their problem, and not one of them again."""
+    best = shortest.scatter_reduce(0, problem, length.nan_to_num(torch.inf), "amin")
+    racing = ~(length > _HOPELESS * best[problem])
+    count = int(start.max()) + 1 if len(start) else 0
+    row_of = torch.full((len(shortest), count), -1, dtype=torch.long, device=problem.device)
+    row_of[problem, start] = torch.arange(len(problem), device=problem.device)
+    extent = (points[:, 1:] - points[:, :-1]).norm(dim=-1).sum(1)
+    for a in range(count):
+        for b in range(a + 1, count):
+            first, second = row_of[:, a], row_of[:, b]
+            pairs = ((first >= 0) & (second >= 0)).nonzero()[:, 0]
+            i, j = first[pairs], second[pairs]
+            apart = (points[i] - points[j]).norm(dim=-1).amax(1)
+            same = (apart <= _SAME * extent[i]) & ((length[i] - length[j]).abs() <= _SAME * length[i])
+            longer = torch.where(length[i] > length[j], i, j)
+            racing[longer[same & racing[i] & racing[j]]] = False
+    return racing
 
 
 def _num_segments(points: Tensor, elements: Elements) -> int:

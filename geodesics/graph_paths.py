@@ -92,7 +92,7 @@ class GraphPaths:
         for rows in np.array_split(np.arange(len(z0)), -(-len(z0) // _SOURCES)):
             sources = len(self.nodes) + np.concatenate([rows, rows + len(z0)])
             distance, previous = dijkstra(graph, indices=sources, return_predecessors=True)
-            for i, row in enumerate(rows):
+            for i in range(len(rows)):
                 trees = (distance[i], previous[i]), (distance[len(rows) + i], previous[len(rows) + i])
                 paths = self._alternatives(positions, trees, int(sources[i]), int(sources[len(rows) + i]))
                 for s in range(self.num_paths):
@@ -135,7 +135,8 @@ class GraphPaths:
         # Duplicate entries would be summed: the end points' repeated neighbours are dropped first.
         _, first = np.unique(a.astype(np.int64) * size + b, return_index=True)
         a, b, w = a[first], b[first], w[first]
-        return csr_matrix((np.concatenate([w, w]), (np.concatenate([a, b]), np.concatenate([b, a]))), shape=(size, size))
+        both = np.concatenate([a, b]), np.concatenate([b, a])
+        return csr_matrix((np.concatenate([w, w]), both), shape=(size, size))
 
     def _alternatives(self, positions: np.ndarray, trees: tuple, source: int, target: int) -> list[np.ndarray]:
         """The shortest path and via-node alternatives, as node indices."""

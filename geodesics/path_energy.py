@@ -26,8 +26,8 @@ class Linearization(NamedTuple):
         speed: Riemannian speed per unit of u at the quadrature points ``(B, N, g)``.
         gradient: derivative in the nodes ``(B, N p + 1, d)``.
         hessian: exact second derivative, element by element, ``(B, N, (p + 1) d, (p + 1) d)``.
-        shift: positive semi-definite, same shape; ``hessian + shift`` is positive semi-definite in every element. It also
-            holds the nodes in place along the curve, see `tangential_stiffness`.
+        shift: positive semi-definite, same shape; ``hessian + shift`` is positive semi-definite in every element. It
+            also holds the nodes in place along the curve, see `tangential_stiffness`.
     """
 
     energy: Tensor

@@ -100,7 +100,7 @@ class PullbackPathEnergy:
     def _gauss_newton(self, J: Tensor, c: Tensor) -> Tensor:
         """Element matrices ``sum_g c_g B_g^T B_g`` with B_g the derivative of q_g in the element's nodes."""
         elements = self.elements
-        b, n, d, _ = J.shape
+        d = J.shape[2]
         rows = gather(J, elements.num_samples).flatten(2, 3)
         gram = (rows @ rows.mT).unflatten(-1, (-1, d)).unflatten(-3, (-1, d))
         stiffness = torch.einsum("gs,gt,bng->bnst", elements.sample_slopes, elements.sample_slopes, c)

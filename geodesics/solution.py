@@ -25,7 +25,7 @@ class Status(IntEnum):
 
 _SENTENCES = {
     Status.CONVERGED: "stationary to tolerance, a certified local minimum, and its length is resolved to tolerance",
-    Status.SETTLED: "its length is resolved to tolerance, but its gradient is not, and it is not certified as a minimum",
+    Status.SETTLED: "its length is resolved to tolerance, but its gradient is not; perhaps no minimum",
     Status.MAX_ITER: "the iteration limit came before the gradient tolerance; the curve is the best found",
     Status.STALLED: "no step decreases the energy although the gradient is above its tolerance",
     Status.NOT_MINIMUM: "stationary, but a conjugate point lies inside: some nearby curve is shorter",
@@ -52,7 +52,8 @@ class GeodesicResult(NamedTuple):
         energy: ``1/2 int c'^T M c' dt`` of the geodesic at constant speed, ``length^2 / 2``, ``(B,)``.
         status: `Status` codes, ``(B,)``.
         gradient: scale-free gradient at the last step, ``sqrt(g^T H^{-1} g / 2E)``: half its square is the relative
-            length that the step was to gain; for shooting the relative residual of the boundary-value problem, ``(B,)``.
+            length that the step was to gain; for shooting the relative residual of the boundary-value problem,
+            ``(B,)``.
         minimum: whether the discrete energy's exact Hessian was positive definite: a strict local minimum, ``(B,)``.
         iterations: steps taken, all starts and meshes together, ``(B,)``.
         jacobians: points at which the generator's value and first or second derivatives were computed, ``(B,)``.
@@ -81,5 +82,6 @@ class GeodesicResult(NamedTuple):
         """Counts of the statuses, in words, for people."""
         codes, counts = torch.unique(self.status, return_counts=True)
         return "\n".join(
-            f"{int(n):6d}  {Status(int(code)).name}: {describe(int(code))}" for code, n in zip(codes, counts, strict=True)
+            f"{int(n):6d}  {Status(int(code)).name}: {describe(int(code))}"
+            for code, n in zip(codes, counts, strict=True)
         )
