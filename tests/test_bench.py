@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bench import cell as cell_module
 from bench import solvers
 from bench.cell import run_cell
 from bench.closed_forms import closed_forms
@@ -16,6 +17,13 @@ from bench.report import markdown, summarise
 from geodesics import Curve, EnergySolver, PullbackMetric, geodesic, straight_lines
 
 CHORDS = 2000
+
+
+@pytest.fixture(autouse=True)
+def _timed_once(monkeypatch):
+    """One timed run of each cell, and sources that stand still while they are worked on."""
+    monkeypatch.setattr(cell_module, "RUNS", 1)
+    monkeypatch.setattr(solvers, "source_digest", lambda: "source")
 
 
 def options(out, names, others, **changes):
@@ -89,17 +97,15 @@ def test_a_wrong_length_is_not_true_and_a_claim_on_it_is_false():
 
 def test_a_long_curve_is_not_found_and_a_claim_on_it_is_false():
     problems = closed_forms()["half-plane"]().part(slice(4))
+    problems = replace(problems, best=0.9 * problems.best)
 
     def lines(part, metric):
         unknown = torch.full_like(part.best, torch.nan)
         curve = Curve(torch.stack([part.z0, part.z1], dim=1))
         return Answer(curve, unknown, unknown, unknown.isnan(), ["done"] * len(part), None, None)
 
-    cell = run_cell(contestant(lines), problems, 20, CHORDS).to_dict()
-    summary = summarise(cell)
-    too_long = sum(excess > 0.01 for excess in cell["columns"]["excess"])
-    assert too_long >= 2
-    assert (summary.found, summary.checked, summary.claimed, summary.false_claims) == (0, 0, 4, too_long)
+    summary = summarise(run_cell(contestant(lines), problems, 20, CHORDS).to_dict())
+    assert (summary.found, summary.checked, summary.claimed, summary.false_claims) == (0, 0, 4, 4)
     assert summary.jacobians == "–"
 
 

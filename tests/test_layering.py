@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("geodesics.connection", "geodesics.path_energy", "geodesics.initial", "geodesics.solution"),
     ("geodesics.path_energy_pullback", "geodesics.path_energy_general", "geodesics.newton", "geodesics.mesh"),
     ("geodesics.runge_kutta", "geodesics.quintics"),
-    ("geodesics.metrics",),
+    ("geodesics.metrics", "geodesics.energy_levels"),
     ("geodesics.forms", "geodesics.quadrature", "geodesics.flow", "geodesics.graph_paths", "geodesics.checks"),
     ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting", "geodesics.certify"),
     ("geodesics.descent",),
