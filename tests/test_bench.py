@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from bench.contestants import Answer, Contestant, contestants
 from bench.learned import digits, digits_model
 from bench.measure import dense_length
 from bench.report import markdown, summarise
-from geodesics import Curve, EnergySolver, PullbackMetric, geodesic, straight_lines
+from geodesics import Curve, EnergySolver, GraphPaths, PullbackMetric, geodesic, straight_lines
 
 CHORDS = 2000
 
@@ -171,7 +172,10 @@ def test_a_run_is_stored_and_goes_on_where_it_was(tmp_path, monkeypatch):
     assert measured[5:] == [("sphere", "energy/straight"), ("fisher", "energy/straight")]
 
 
-def test_graph_starts_are_for_metrics_with_data(tmp_path):
+def test_graph_starts_are_for_metrics_with_data(tmp_path, monkeypatch):
+    model = digits_model()
+    graph = cache(lambda: GraphPaths(model.metric, model.latents, num_nodes=500))
+    monkeypatch.setattr(solvers, "digits", lambda: replace(digits(), graph=graph))
     table = solvers.run(options(tmp_path, ("sphere", "digits"), ("energy/graph",), count=1))
     cells = json.loads((tmp_path / "solvers.json").read_text("utf-8"))["cells"]
     assert list(cells) == ["digits energy/graph"]

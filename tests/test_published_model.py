@@ -8,8 +8,6 @@ import torch
 from geodesics import GraphPaths, PullbackMetric, geodesic, length
 from vae import RBFGenerator, load_fashion_mnist, load_published
 
-# The graph of 1,608 images and one solve: 12 s alone on two cores, 30 to 50 s on busy ones.
-pytestmark = pytest.mark.slow
 
 CLASSES = (0, 1, 7)
 
