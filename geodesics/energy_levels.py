@@ -119,7 +119,8 @@ def minimise_level(
     dropped = torch.zeros_like(fresh)
     for mesh in range(limits.max_meshes):
         profile = speed_profile(speed, elements.weights)
-        state = minimize(path_energy, points, profile, limits.tol, limits.max_iter, _max_step(points))
+        settle = (limits.length_tol / 200) ** 0.5
+        state = minimize(path_energy, points, profile, limits.tol, limits.max_iter, _max_step(points), settle)
         trials.iterations[rows] += state.iterations
         trials.jacobians[rows] += state.jacobians
         trials.values[rows] += state.values

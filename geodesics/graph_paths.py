@@ -57,10 +57,10 @@ class GraphPaths:
         metric: Metric,
         latents: Tensor,
         *,
-        num_nodes: int = 16000,
+        num_nodes: int = 32000,
         num_neighbors: int = 12,
         num_candidates: int = 60,
-        num_paths: int = 1,
+        num_paths: int = 2,
         seed: int = 0,
     ) -> None:
         if latents.ndim != 2 or len(latents) < 2 or not bool(latents.isfinite().all()):

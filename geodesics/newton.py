@@ -39,6 +39,8 @@ class NewtonState(NamedTuple):
         minimum: whether the exact Hessian was positive definite at the last factorisation.
         converged: whether the last step was an exact Newton step with a decrement under the tolerance.
         stalled: whether no step decreases the energy, or nothing can be factorised.
+        settled: whether the decrement is under ``settle`` while the exact Hessian is indefinite: steps are damped then,
+            and gain little.
         iterations: steps tried.
         values: points at which the generator's value was computed.
         jacobians: points at which value, Jacobian and contracted Hessian were computed.
@@ -53,6 +55,7 @@ class NewtonState(NamedTuple):
     minimum: Bool[Tensor, " b"]
     converged: Bool[Tensor, " b"]
     stalled: Bool[Tensor, " b"]
+    settled: Bool[Tensor, " b"]
     iterations: Int[Tensor, " b"]
     values: Int[Tensor, " b"]
     jacobians: Int[Tensor, " b"]
@@ -65,6 +68,7 @@ def minimize(
     tol: float,
     max_iter: int,
     max_step: Float[Tensor, " b"],
+    settle: float = 0.0,
 ) -> NewtonState:
     """Minimise the weighted path energy over the interior nodes.
 
@@ -75,19 +79,20 @@ def minimize(
         tol: a problem stops when its scale-free gradient falls under this.
         max_iter: steps per problem.
         max_step: bound on the move of any node in one step ``(B,)``, in latent units; longer steps are scaled down.
+        settle: a problem whose exact Hessian is indefinite stops when its scale-free gradient falls under this.
 
     Returns:
         The final state; no problem's state depends on another's.
     """
     state = _start(energy, points, profile)
     for _ in range(max_iter):
-        rows = (~(state.converged | state.stalled)).nonzero()[:, 0]
+        rows = (~(state.converged | state.stalled | state.settled)).nonzero()[:, 0]
         if rows.numel() == 0:
             break
         if rows.numel() == len(points):
-            state = _iterate(energy, state, tol, max_step)
+            state = _iterate(energy, state, tol, max_step, settle)
         else:
-            write(state, rows, _iterate(energy, take(state, rows), tol, max_step[rows]))
+            write(state, rows, _iterate(energy, take(state, rows), tol, max_step[rows], settle))
     return state
 
 
@@ -107,13 +112,16 @@ def _start(energy: PathEnergy, points: Tensor, profile: Tensor) -> NewtonState:
         no,
         no.clone(),
         ~model.energy.isfinite(),
+        no.clone(),
         count,
         count.clone(),
         count + samples,
     )
 
 
-def _iterate(energy: PathEnergy, state: NewtonState, tol: float, max_step: Tensor) -> NewtonState:
+def _iterate(
+    energy: PathEnergy, state: NewtonState, tol: float, max_step: Tensor, settle: float
+) -> NewtonState:
     """One damped Newton step of every row."""
     direction, theta, factored = _direction(state)
     slope = (state.model.gradient * direction).sum((1, 2))
@@ -130,6 +138,7 @@ def _iterate(energy: PathEnergy, state: NewtonState, tol: float, max_step: Tenso
         minimum=exact & factored,
         converged=accepted & exact & (decrement <= tol),
         stalled=~accepted & (state.damping >= _MAX_DAMPING),
+        settled=accepted & ~exact & (decrement <= settle),
         iterations=state.iterations + 1,
         values=state.values + tried * energy.samples(state.profile.shape[1]),
     )

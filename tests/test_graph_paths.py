@@ -128,7 +128,7 @@ def test_an_edge_sees_the_wall_inside_it():
     metric = PullbackMetric(ridge)
     rng = torch.Generator().manual_seed(0)
     latents = torch.rand(300, 2, generator=rng, dtype=torch.float64) * 2 - 1
-    graph = GraphPaths(metric, latents, num_nodes=300, num_neighbors=6)
+    graph = GraphPaths(metric, latents, num_nodes=300, num_neighbors=6, num_paths=1)
     z0, z1 = torch.tensor([[-0.8, 0.0]]).double(), torch.tensor([[0.8, 0.0]]).double()
     (curve,) = graph(z0, z1)
     assert float(length(metric, curve)[0]) > 39
@@ -145,7 +145,7 @@ def test_an_end_outside_the_chart_is_not_at_distance_zero():
     )
     rng = torch.Generator().manual_seed(0)
     latents = torch.rand(100, 2, generator=rng, dtype=torch.float64) + 0.5
-    graph = GraphPaths(metric, latents, num_nodes=100, num_neighbors=6)
+    graph = GraphPaths(metric, latents, num_nodes=100, num_neighbors=6, num_paths=1)
     z0 = torch.tensor([[0.6, 0.7], [0.6, -0.7], [0.6, 0.7]], dtype=torch.float64)
     z1 = torch.tensor([[1.2, 1.3], [1.2, 1.3], [1.2, -1.3]], dtype=torch.float64)
     (curve,) = graph(z0, z1)
@@ -160,7 +160,7 @@ def test_clusters_without_a_bridge_still_get_a_path():
     cluster = 0.01 * torch.randn(60, 2, generator=rng, dtype=torch.float64)
     latents = torch.cat([cluster, cluster + 100])
     metric = PullbackMetric(lambda z: z)
-    graph = GraphPaths(metric, latents, num_nodes=40, num_neighbors=2)
+    graph = GraphPaths(metric, latents, num_nodes=40, num_neighbors=2, num_paths=1)
     z0, z1 = latents[:2], latents[60:62]
     (curve,) = graph(z0, z1)
     torch.testing.assert_close(curve.points[:, [0, -1]], torch.stack([z0, z1], dim=1))

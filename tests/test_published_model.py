@@ -8,7 +8,6 @@ import torch
 from geodesics import GraphPaths, PullbackMetric, geodesic, length
 from vae import RBFGenerator, load_fashion_mnist, load_published
 
-
 CLASSES = (0, 1, 7)
 
 
