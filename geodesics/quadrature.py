@@ -37,6 +37,8 @@ _KRONROD_WEIGHTS = np.array(
     ]
 )
 KRONROD_POINTS = 15
+# Points whose speed is computed at a time, a bound on memory.
+_POINTS = 2**13
 
 
 class Measured(NamedTuple):
@@ -63,8 +65,9 @@ def element_speeds(
     local = gather(curve.points, curve.degree)
     z = torch.einsum("qk,bskd->bsqd", values, local)
     v = torch.einsum("qk,bskd->bsqd", slopes, local)
-    speed = metric.norm(z.flatten(0, 2), v.flatten(0, 2)).reshape(z.shape[:3])
-    return speed, v.norm(dim=-1)
+    points, tangents = z.flatten(0, 2).split(_POINTS), v.flatten(0, 2).split(_POINTS)
+    speed = torch.cat([metric.norm(*part) for part in zip(points, tangents, strict=True)])
+    return speed.reshape(z.shape[:3]), v.norm(dim=-1)
 
 
 def element_lengths(metric: Metric, curve: Curve) -> Measured:
