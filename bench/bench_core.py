@@ -2,8 +2,7 @@
 
 Each runs on one thread, on the shipped digits model in float64, or on a decoder of 28 x 28 images. What a
 piece can be held to is measured in the same run and stored with it as ``extra_info``: ratios hold on a busy
-machine where seconds do not. Internals of the core are looked up by name, and a piece whose internals have moved
-is skipped.
+machine where seconds do not. This module alone may import internals of the core.
 """
 
 import time
@@ -19,6 +18,8 @@ from torch import Tensor
 from bench.learned import digits
 from bench.problem_set import ProblemSet
 from geodesics import EnergySolver, GraphPaths, PullbackMetric, geodesic, value_and_jacobian
+from geodesics.block_cholesky import solve_chain
+from geodesics.elements import make_elements
 from vae import VAE, RBFGenerator, RBFPrecision, VAEConfig
 
 NUM_POINTS = 4096
@@ -109,12 +110,6 @@ def median_seconds(benchmark: BenchmarkFixture) -> float:
     return float(benchmark.stats.stats.median)
 
 
-def internal(module: str, name: str) -> Any:
-    """An internal of the core, or a skip."""
-    home = pytest.importorskip(f"geodesics.{module}")
-    return getattr(home, name, None) or pytest.skip(f"{module} has no {name} any more")
-
-
 def curves(points: Tensor, degree: int) -> Tensor:
     """Nodes of straight curves between points, ``(NUM_CURVES, N p + 1, d)``."""
     t = torch.linspace(0, 1, NUM_SEGMENTS * degree + 1, dtype=points.dtype)[:, None]
@@ -144,7 +139,7 @@ def test_metric_tensors(benchmark: BenchmarkFixture, generator: RBFGenerator, po
 
 def test_linearize_path_energy(benchmark: BenchmarkFixture, generator: RBFGenerator, points: Tensor) -> None:
     """Energy, gradient and exact Hessian of cubic elements; the floor is one value and Jacobian per sample."""
-    elements = internal("elements", "make_elements")(3, 6, points)
+    elements = make_elements(3, 6, points)
     energy = PullbackMetric(generator).path_energy(elements)
     nodes = curves(points, degree=3)
     _, speed = energy.value(nodes, None)
@@ -158,7 +153,6 @@ def test_linearize_path_energy(benchmark: BenchmarkFixture, generator: RBFGenera
 @pytest.mark.parametrize("d", [2, 10])
 def test_block_solve(benchmark: BenchmarkFixture, d: int) -> None:
     """Chains of cubic elements; the floor is a Cholesky factor of the element matrices alone."""
-    solve_chain = internal("block_cholesky", "solve_chain")
     rng = torch.Generator().manual_seed(0)
     size = 4 * d
     root = torch.randn(NUM_CURVES, NUM_SEGMENTS, size, size, generator=rng, dtype=torch.float64)
