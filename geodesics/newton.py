@@ -1,7 +1,7 @@
 """Damped Newton minimisation of the discrete path energy, every problem with its own damping, step and stop.
 
 The exact Hessian of a real path energy is strongly indefinite far from the minimum, and damping it with a multiple of
-its Gauss-Newton part costs factors of 30 to 1000 in the step. Here negative curvature is taken out where it sits: the
+its Gauss-Newton part shortens the steps by orders of magnitude. Here negative curvature is taken out where it sits: the
 element matrices ``hessian + theta * shift`` are positive semi-definite at theta = 1 by construction; theta falls
 towards 0 as full steps succeed and rises where the Cholesky factorisation fails. At theta = 0 the step is exact Newton,
 and the factorisation certifies a strict local minimum: no conjugate point inside the curve.

@@ -62,8 +62,8 @@ def negative_part(W: Float[Tensor, "*b d d"], M: Float[Tensor, "*b d d"]) -> Flo
     """The smallest shift S in the metric M with ``W + S`` positive semi-definite.
 
     With Y = M^{-1/2} W M^{-1/2} = V diag(y) V^T the shift is ``M^{1/2} V diag(max(-y, 0)) V^T M^{1/2}``. Measured in M
-    it does not depend on the latent coordinates; on a real decoder, whose M has condition numbers to 1e5, this takes
-    half the iterations of the Euclidean projection. Eigenvalues of M under rounding are lifted to rounding.
+    it does not depend on the latent coordinates, which matters
+    where M is ill-conditioned. Eigenvalues of M under rounding are lifted to rounding.
     """
     # One matrix that is not finite may fail the whole batch in LAPACK: such rows go through as zero, and end as NaN.
     finite = (W.isfinite() & M.isfinite()).all(-1).all(-1)[..., None, None]

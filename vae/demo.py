@@ -42,11 +42,9 @@ from vae.rbf_fit import RBFConfig, fit_rbf_to_vae
 from vae.training import TrainingConfig, train_vae
 
 # Many narrow kernels: narrow enough that uncertainty rises in the gaps between the digits, not only around
-# them all, and many enough that the variance at the data still fits. Root mean square error of its
-# logarithm, and median ratio of straight to geodesic length over 24 pairs, for centres and factor:
-# (64, 1) 3.0, 1.20; (64, 1.5) 0.53, 1.05; (64, 2) 0.15, 1.04; (128, 1.5) 0.46, 1.13. Far away sigma levels
-# off at xi^(-1/2), and the measure falls again: xi is small enough to keep that out of the picture;
-# against 1e-6 it changes lengths by 2e-6 of themselves.
+# them all, and many enough that the variance at the data still fits; wider kernels fit it better and show
+# lower walls. Far away sigma levels off at xi^(-1/2), and the measure falls again: xi is small enough to keep
+# that out of the picture.
 RBF = RBFConfig(num_centers=128, bandwidth_factor=1.5, xi=1e-9)
 NUM_SHOWN = 5
 COLOR = "crimson"
