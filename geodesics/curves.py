@@ -1,7 +1,7 @@
 """Curves with fixed ends, as piecewise polynomials on [0, 1]."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from geodesics.elements import basis_at, gather, join, lagrange_basis, lobatto_nodes
@@ -90,6 +90,31 @@ class Curve:
         middle = (self.knots[:, 1:] + self.knots[:, :-1]) / 2
         knots = torch.stack([self.knots[:, :-1], middle], dim=2).flatten(1)
         return Curve(join(parts.flatten(1, 2)), torch.cat([knots, self.knots[:, -1:]], dim=1), self.degree)
+
+    def subdivide(self, pieces: Int[Tensor, "b s"], count: int) -> "Curve":
+        """The same curves with every element cut into equal pieces.
+
+        Args:
+            pieces: pieces of every element, at least one.
+            count: their number in every row, the new N.
+        """
+        last = pieces.cumsum(1)
+        new = torch.arange(count, device=pieces.device).expand(len(pieces), -1).contiguous()
+        old = torch.searchsorted(last, new, right=True)
+        width = 1 / pieces.gather(1, old).to(self.points)
+        start = 1 + (new - last.gather(1, old)) * width
+        inner = torch.as_tensor(lobatto_nodes(self.degree)).to(self.points)
+        values, _ = basis_at(self.degree, start[..., None] + width[..., None] * inner)
+        rows = torch.arange(len(pieces), device=pieces.device)[:, None]
+        points = join(values @ gather(self.points, self.degree)[rows, old])
+        points = torch.cat([self.points[:, :1], points[:, 1:-1], self.points[:, -1:]], dim=1)
+        knots = self.knots.gather(1, old) + start * self.knots.diff(dim=1).gather(1, old)
+        return Curve(points, torch.cat([knots, self.knots[:, -1:]], dim=1), self.degree)
+
+    def with_segments(self, count: int) -> "Curve":
+        """The same curves with ``count`` >= N elements, cut as evenly as goes."""
+        ends = torch.arange(self.num_segments + 1, device=self.points.device) * count // self.num_segments
+        return self.subdivide(ends.diff().expand(len(self), -1), count)
 
     def reverse(self) -> "Curve":
         """The curves run backwards, t -> 1 - t."""

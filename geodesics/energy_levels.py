@@ -8,13 +8,14 @@ from torch import Tensor
 
 from geodesics.curves import Curve
 from geodesics.elements import Elements
-from geodesics.mesh import cell_arcs, distortion, equal_mixed_nodes, mixed_arc, speed_profile
+from geodesics.mesh import allot_pieces, cell_arcs, distortion, equal_mixed_nodes, mixed_arc, speed_profile
 from geodesics.newton import NewtonState, minimize
 from geodesics.path_energy import PathEnergy
 from geodesics.rows import take, write
 
-# A mesh is renewed when some element holds more than this many times its share of mixed arc length.
-_DISTORTED = 2.0
+# Nodes are moved when some element holds more than this many times its share of mixed arc length. Nodes that move leave
+# their polynomials, which costs Newton a handful of steps.
+_DISTORTED = 4.0
 # No node moves more than this share of the curve's own latent length in one step.
 _MAX_STEP_SHARE = 0.05
 # Relative change of the discrete length between N and 2 N elements under which N elements see the initial curve.
@@ -49,10 +50,19 @@ class Trials(NamedTuple):
     values: Int[Tensor, " r"]
 
 
+def element_counts(first: int, last: int) -> list[int]:
+    """Numbers of elements of the levels: N, 2 N, 4 N, then by turns 3/2 and 4/3 times the last."""
+    counts = [first, 2 * first, 4 * first]
+    while counts[-1] < last:
+        counts += [counts[-1] * 3 // 2, counts[-1] * 2]
+    return [count for count in counts if count <= last]
+
+
 def place_starts(
     path_energy: PathEnergy, elements: Elements, starts: list[Curve], levels: list[int]
 ) -> tuple[dict[int, list[Trials]], Tensor]:
     """Give every start the coarsest mesh that sees what lies along it: N and 2 N elements agree on its length."""
+    doublings = [count for count in levels if (count // levels[0]).bit_count() == 1 and count % levels[0] == 0]
     waiting: dict[int, list[Trials]] = {count: [] for count in levels}
     entries: dict[int, list[Tensor]] = {count: [] for count in levels}
     shortest = torch.full_like(starts[0].points[:, 0, 0], torch.inf)
@@ -60,11 +70,11 @@ def place_starts(
     for index, curve in enumerate(starts):
         rows = torch.arange(len(curve), device=curve.points.device)
         points, speed = _mesh_start(path_energy, elements, curve, levels[0])
-        for count in levels:
+        for count in doublings:
             placing[rows] += 2 * path_energy.samples(count)
             seen = torch.ones_like(rows, dtype=torch.bool)
             finer = points, speed
-            if count != levels[-1]:
+            if count != doublings[-1]:
                 finer = _mesh_start(path_energy, elements, curve[rows], 2 * count)
                 coarse, fine = ((s @ elements.weights).sum(1) for s in (speed, finer[1]))
                 seen = ~((coarse - fine).abs() > _SEEN * fine)
@@ -129,13 +139,15 @@ def minimise_level(
         else:
             write(final, rows, state)
         arc, _ = cell_arcs(state.points, state.model.speed, elements)
+        distorted = distortion(arc, count) > _DISTORTED
         new = fresh[rows] & (mesh == 0)
         unfinished = ~state.converged & (state.minimum | ~settled(state, limits) | new)
-        again = ~state.stalled & (unfinished | (distortion(arc, count) > _DISTORTED))
+        again = ~state.stalled & (unfinished | distorted)
         kept = again.nonzero()[:, 0]
         if kept.numel() == 0:
             break
-        points = _move_nodes(elements, state.points[kept], state.model.speed[kept], count)
+        moved_points = _move_nodes(elements, state.points[kept], state.model.speed[kept], count)
+        points = torch.where(distorted[kept, None, None], moved_points, state.points[kept])
         _, speed = path_energy.value(points, None)
         rows = rows[kept]
         trials.values[rows] += path_energy.samples(count)
@@ -191,9 +203,15 @@ def settled(state: NewtonState, limits: Limits) -> Tensor:
     return ~state.converged & (state.decrement.square() <= limits.length_tol / 50)
 
 
-def refine(elements: Elements, trials: Trials, speed: Float[Tensor, "r s g"]) -> Trials:
-    """The same curves on meshes of twice as many elements."""
-    return trials._replace(points=_move_nodes(elements, trials.points, speed, 2 * speed.shape[1]))
+def refine(
+    elements: Elements, trials: Trials, speed: Float[Tensor, "r s g"], mismatch: Float[Tensor, "r s"], count: int
+) -> Trials:
+    """The same curves on ``count`` elements: some are cut, all stay the polynomials that they are."""
+    arc, _ = cell_arcs(trials.points, speed, elements)
+    per_element = (arc.shape[1] - 1) // speed.shape[1]
+    share = arc[:, per_element::per_element] - arc[:, :-1:per_element]
+    pieces = allot_pieces(share, speed @ elements.weights, mismatch, count)
+    return trials._replace(points=Curve(trials.points, None, elements.degree).subdivide(pieces, count).points)
 
 
 def is_hopeless(length: Float[Tensor, " r"], best: Float[Tensor, " r"]) -> Bool[Tensor, " r"]:

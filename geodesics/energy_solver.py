@@ -2,8 +2,8 @@
 
 One level of resolution is one batch. A problem starts at the coarsest level that sees what lies along its initial
 curve, is minimised there, gets its nodes moved where the curve needs them, and is measured by an independent
-quadrature; it is done when the gradient and the length error are under their tolerances, and goes to twice the number
-of elements otherwise. Several starts of one problem compete: what is clearly longer than the best is dropped early.
+quadrature; it is done when the gradient and the length error are under their tolerances, and gets more elements where
+they are needed otherwise. Several starts of one problem compete: what is clearly longer than the best is dropped early.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,16 @@ from torch import Tensor
 
 from geodesics.curves import Curve
 from geodesics.elements import Elements, elevate, make_elements
-from geodesics.energy_levels import Limits, Trials, is_hopeless, minimise_level, place_starts, refine, settled
+from geodesics.energy_levels import (
+    Limits,
+    Trials,
+    element_counts,
+    is_hopeless,
+    minimise_level,
+    place_starts,
+    refine,
+    settled,
+)
 from geodesics.metrics import Metric
 from geodesics.newton import NewtonState, newton_decrement
 from geodesics.quadrature import KRONROD_POINTS, element_lengths
@@ -78,6 +87,7 @@ class Minimised(NamedTuple):
 
     trials: Trials
     speed: Float[Tensor, "r s g"]
+    mismatch: Float[Tensor, "r s"]
     knots: Float[Tensor, "r k"]
     length: Float[Tensor, " r"]
     length_error: Float[Tensor, " r"]
@@ -104,9 +114,7 @@ def minimise_energy(
     """
     elements = make_elements(options.degree, options.num_samples, starts[0].points)
     path_energy = metric.path_energy(elements)
-    levels = [options.num_segments]
-    while 2 * levels[-1] <= options.max_segments:
-        levels.append(2 * levels[-1])
+    levels = element_counts(options.num_segments, options.max_segments)
     limits = options.limits(starts[0].points.dtype)
     waiting, placing = place_starts(path_energy, elements, starts, levels)
     shortest = torch.full_like(starts[0].points[:, 0, 0], torch.inf)
@@ -115,7 +123,7 @@ def minimise_energy(
         if not waiting[count]:
             continue
         trials = Trials(*(torch.cat(field) for field in zip(*waiting[count], strict=True)))
-        finest = 2 * count not in waiting
+        finest = count == levels[-1]
         trials, state, dropped = minimise_level(path_energy, elements, trials, limits, finest, shortest)
         done = _measure(metric, elements, trials, state, limits)
         upper = torch.where(done.length.isfinite(), done.length + done.length_error, torch.inf)
@@ -125,7 +133,8 @@ def minimise_energy(
         if not finest:
             rows = (~final).nonzero()[:, 0]
             if rows.numel():
-                waiting[2 * count].append(refine(elements, take(done.trials, rows), done.speed[rows]))
+                finer, left = levels[levels.index(count) + 1], take(done, rows)
+                waiting[finer].append(refine(elements, left.trials, left.speed, left.mismatch, finer))
             done = take(done, final.nonzero()[:, 0])
         finished.append(done)
     return finished, placing
@@ -160,6 +169,7 @@ def _measure(
     return Minimised(
         trials._replace(jacobians=trials.jacobians + spent),
         state.model.speed,
+        (measured.length - state.model.speed @ elements.weights).abs(),
         knots,
         length,
         measured.error.sum(1) + (length - discrete).abs() + saving * length + rounding,
@@ -198,12 +208,7 @@ def best_of(finished: list[Minimised], placing: Int[Tensor, " b"], options: Ener
     winner = winner.scatter_reduce(0, problem[order], torch.arange(len(order), device=order.device), "amin")
     chosen = order[winner]
     finest = max(done.knots.shape[1] - 1 for done in finished)
-    curves = []
-    for done in finished:
-        curve = Curve(done.trials.points, done.knots, options.degree)
-        while curve.num_segments < finest:
-            curve = curve.split()
-        curves.append(curve)
+    curves = [Curve(done.trials.points, done.knots, options.degree).with_segments(finest) for done in finished]
     points = torch.cat([curve.points for curve in curves])[chosen]
     knots = torch.cat([curve.knots for curve in curves])[chosen]
 

@@ -128,8 +128,8 @@ def _combine(
         into = rows[start : start + len(part.curve)]
         start += len(part.curve)
         curve = part.curve
-        while curve.num_segments < count:
-            curve = curve.split()
+        if curve.num_segments < count:
+            curve = curve.with_segments(count)
         points[into], knots[into] = curve.points, curve.knots
         for field, value in zip(fields, part[1:], strict=True):
             field[into] = value

@@ -78,6 +78,26 @@ def test_split_and_reverse_leave_the_curve_unchanged(degree, normal):
     torch.testing.assert_close(twice.knots, curve.knots)
 
 
+@pytest.mark.parametrize("degree", DEGREES)
+def test_elements_cut_unevenly_leave_the_curve_unchanged(degree, normal):
+    """Every row has its own pieces; no row touches another, a batch of none included."""
+    curve = random_curve(normal, degree)
+    n = curve.num_segments
+    pieces = torch.ones(3, n, dtype=torch.long)
+    pieces[0, 0], pieces[1, n - 1], pieces[2, n // 2] = 4, 4, 4
+    cut = curve.subdivide(pieces, n + 3)
+    t = torch.linspace(0, 1, 31, dtype=torch.float64)
+    assert cut.num_segments == n + 3
+    torch.testing.assert_close(cut.evaluate(t), curve.evaluate(t), rtol=1e-11, atol=1e-11)
+    assert (cut.knots.diff(dim=1) > 0).all()
+    alone = curve[1:2].subdivide(pieces[1:2], n + 3)
+    torch.testing.assert_close(alone.points, cut.points[1:2])
+    even = curve.with_segments(2 * n)
+    torch.testing.assert_close(even.points, curve.split().points, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(curve.with_segments(n).knots, curve.knots)
+    assert curve[:0].with_segments(n + 1).num_segments == n + 1
+
+
 def test_times_may_be_shared_or_per_row(normal):
     curve = random_curve(normal, 3)
     t = torch.linspace(0, 1, 7, dtype=torch.float64)

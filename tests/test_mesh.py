@@ -6,7 +6,15 @@ from problems import half_plane_tensor
 
 from geodesics import Curve, FunctionMetric
 from geodesics.elements import make_elements
-from geodesics.mesh import cell_arcs, distortion, equal_mixed_nodes, interpolate, mixed_arc, speed_profile
+from geodesics.mesh import (
+    allot_pieces,
+    cell_arcs,
+    distortion,
+    equal_mixed_nodes,
+    interpolate,
+    mixed_arc,
+    speed_profile,
+)
 
 
 def test_interpolation_is_linear_between_and_exact_at_the_nodes(normal):
@@ -90,3 +98,22 @@ def test_rows_are_independent(normal):
     poisoned = points.clone()
     poisoned[0, 5] = torch.nan
     torch.testing.assert_close(move(poisoned)[1], batched[1])
+
+
+def test_pieces_follow_the_shares_where_nothing_is_wrong():
+    """Weights 4, 1, 1, 2 and eight pieces: two per unit of weight are impossible, 4 / 4 = 2 / 2 = 1 is the least."""
+    share = torch.tensor([[4.0, 1.0, 1.0, 2.0]], dtype=torch.float64) / 8
+    length, mismatch = torch.ones_like(share), torch.zeros_like(share)
+    assert allot_pieces(share, length, mismatch, 8).tolist() == [[4, 1, 1, 2]]
+
+
+def test_a_mismatch_attracts_pieces_and_rows_are_independent():
+    share = torch.full((3, 6), 1 / 6, dtype=torch.float64)
+    length, mismatch = torch.ones_like(share), torch.zeros_like(share)
+    mismatch[1, 4] = 0.1
+    share[2] = torch.nan
+    pieces = allot_pieces(share, length, mismatch, 9)
+    assert pieces.sum(1).tolist() == [9, 9, 9]
+    assert pieces[1].tolist() == [1, 1, 1, 1, 4, 1]
+    assert pieces[0].tolist() == [2, 2, 2, 1, 1, 1]  # equal elements: by their order
+    assert (allot_pieces(share[:1], length[:1], mismatch[:1], 9) == pieces[:1]).all()
