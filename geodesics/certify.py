@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geodesics.block_cholesky import solve_chain
 from geodesics.curves import Curve
 from geodesics.elements import elevate, make_elements
 from geodesics.mesh import speed_profile
 from geodesics.metrics import Metric
-from geodesics.path_energy import PathEnergy
+from geodesics.newton import newton_decrement
 from geodesics.quadrature import KRONROD_POINTS, element_lengths
 from geodesics.solution import GeodesicResult, Status
 
@@ -26,7 +25,7 @@ class Ended(NamedTuple):
     Attributes:
         points: nodes.
         length: the solver's own discrete length.
-        gradient: scale-free gradient of its discrete energy, see `stationarity`.
+        gradient: scale-free gradient of its discrete energy, see `newton_decrement`.
         minimum: whether the exact Hessian of that energy is positive definite.
         stalled: whether the solver gave up before its limit.
         iterations: steps tried.
@@ -44,23 +43,67 @@ class Ended(NamedTuple):
     values: Int[Tensor, " r"]
 
 
-def stationarity(
-    energy: PathEnergy, points: Float[Tensor, "r n d"], profile: Float[Tensor, "r s g"]
-) -> tuple[Float[Tensor, " r"], Bool[Tensor, " r"]]:
-    """Scale-free gradient ``sqrt(g^T H^{-1} g / 2 E)``, and whether the exact Hessian H is positive definite.
+class Certificate(NamedTuple):
+    """What an independent quadrature says of R curves.
 
-    Half the square of the first is the relative length still to be gained. Where H is indefinite its shifted,
-    positive semi-definite neighbour takes its place; infinite where nothing can be factorised. Cost: the
-    energy's ``samples(N)`` values with Jacobians and contracted Hessians.
+    Attributes:
+        length: Riemannian length, ``(R,)``.
+        error: estimate of its distance from the length of the exact geodesic near the curve, ``(R,)``.
+        element_length: length of every element, ``(R, N)``.
+        knots: times of the element ends at constant speed, ``(R, N + 1)``.
+        jacobians: points at which the generator was differentiated, per curve.
+        values: points at which only its value was computed, per curve.
     """
-    model = energy.linearize(points, profile)
-    direction, minimum = solve_chain(model.hessian, -model.gradient)
-    shifted, factored = solve_chain(model.hessian + 1.5 * model.shift, -model.gradient)
-    direction = torch.where(minimum[:, None, None], direction, shifted)
-    slope = (model.gradient * direction).sum((1, 2))
-    gradient = (-slope / (2 * model.energy)).clamp(min=0).sqrt()
-    known = (minimum | factored) & gradient.isfinite()
-    return torch.where(known, gradient, torch.inf), minimum & known
+
+    length: Float[Tensor, " r"]
+    error: Float[Tensor, " r"]
+    element_length: Float[Tensor, "r s"]
+    knots: Float[Tensor, "r k"]
+    jacobians: int
+    values: int
+
+
+def certify(
+    metric: Metric, points: Float[Tensor, "r n d"], degree: int, num_samples: int, discrete: Float[Tensor, " r"]
+) -> Certificate:
+    """Measure curves without the help of the solver that made them.
+
+    The error estimate adds up the quadrature's own error, the distance to the solver's discrete length, and the
+    length that one Newton step with elements of one degree more would save. Cost: 15 norms per element, one
+    linearization of the richer elements and one of their values.
+
+    Args:
+        metric: the Riemannian metric.
+        points: nodes of the curves.
+        degree: degree of the elements.
+        num_samples: samples of the metric or generator per richer element, more than the degree.
+        discrete: the solver's own lengths.
+    """
+    measured = element_lengths(metric, Curve(points, None, degree))
+    length = measured.length.sum(1)
+    rounding = 8 * torch.finfo(length.dtype).eps * length
+    richer = make_elements(degree + 1, num_samples, points)
+    energy = metric.path_energy(richer)
+    saving = torch.full_like(length, torch.inf)
+    rows = (length.isfinite() & discrete.isfinite()).nonzero()[:, 0]
+    if rows.numel():
+        elevated = elevate(points[rows], degree)
+        _, speed = energy.value(elevated, None)
+        decrement, _ = newton_decrement(energy, elevated, speed_profile(speed, richer.weights))
+        # Far from the minimum the quadratic model is short by about its own relative size, as in the bound
+        # -x - log(1 - x) = x^2 / 2 + x^3 / 3 + ... of self-concordant functions.
+        saving[rows] = decrement.square() / 2 * (1 + decrement)
+    times = measured.length.cumsum(1) / length[:, None]
+    knots = torch.cat([torch.zeros_like(times[:, :1]), times[:, :-1], torch.ones_like(times[:, :1])], dim=1)
+    count = measured.length.shape[1]
+    return Certificate(
+        length,
+        measured.error.sum(1) + (length - discrete).abs() + saving * length + rounding,
+        measured.length,
+        knots,
+        KRONROD_POINTS * count + energy.samples(count),
+        energy.samples(count),
+    )
 
 
 def certified_result(
@@ -71,11 +114,7 @@ def certified_result(
     tol: float | Float[Tensor, " r"],
     length_tol: float,
 ) -> GeodesicResult:
-    """Measure all rows by the independent quadrature; of every problem's rows the shortest wins.
-
-    The error estimate of a length adds up the quadrature's own error, the distance to the solver's discrete
-    length, and the length that one Newton step with elements of one degree more would save.
-    Cost: 15 norms per element, and one linearization of the richer elements.
+    """`certify` all rows; of every problem's rows the shortest wins.
 
     Args:
         metric: the Riemannian metric.
@@ -88,17 +127,11 @@ def certified_result(
     Returns:
         The answer; the work of all starts of a problem is added up.
     """
-    measured = element_lengths(metric, Curve(ended.points, None, degree))
-    length = measured.length.sum(1)
-    rounding = 8 * torch.finfo(length.dtype).eps * length
-    saving, spent = _saving(metric, ended, degree)
-    error = measured.error.sum(1) + (length - ended.length).abs() + saving * length + rounding
-    spent += KRONROD_POINTS * measured.length.shape[1]
+    checked = certify(metric, ended.points, degree, degree + 1, ended.length)
+    length, error = checked.length, checked.error
     status = _status(ended, length, error, tol, length_tol)
     failed = (status == Status.FAILED)[:, None]
     length, error = length.masked_fill(failed[:, 0], torch.nan), error.masked_fill(failed[:, 0], torch.nan)
-    times = measured.length.cumsum(1) / length[:, None]
-    knots = torch.cat([torch.zeros_like(times[:, :1]), times[:, :-1], torch.ones_like(times[:, :1])], dim=1)
     # An error that is not finite ranks a curve by its length alone, before those of no length.
     upper = torch.where(length.isfinite(), length + error.nan_to_num(0.0, 0.0), torch.inf)
     start = upper.view(-1, num_problems).argmin(0)
@@ -108,7 +141,7 @@ def certified_result(
         return counts.view(-1, num_problems).sum(0)
 
     curve = Curve(
-        ended.points.masked_fill(failed[..., None], torch.nan), knots.masked_fill(failed, torch.nan), degree
+        ended.points.masked_fill(failed[..., None], torch.nan), checked.knots.masked_fill(failed, torch.nan), degree
     )
     return GeodesicResult(
         curve[chosen],
@@ -119,26 +152,10 @@ def certified_result(
         ended.gradient[chosen],
         ended.minimum[chosen],
         total(ended.iterations),
-        total(ended.jacobians + spent),
-        total(ended.values),
+        total(ended.jacobians + checked.jacobians),
+        total(ended.values + checked.values),
         start,
     )
-
-
-def _saving(metric: Metric, ended: Ended, degree: int) -> tuple[Tensor, int]:
-    """Relative length that elements of one degree more would save, or infinity; the points it took."""
-    richer = make_elements(degree + 1, degree + 1, ended.points)
-    energy = metric.path_energy(richer)
-    saving = torch.full_like(ended.length, torch.inf)
-    rows = ended.length.isfinite().nonzero()[:, 0]
-    if rows.numel():
-        elevated = elevate(ended.points[rows], degree)
-        _, speed = energy.value(elevated, None)
-        decrement, _ = stationarity(energy, elevated, speed_profile(speed, richer.weights))
-        # Far from the minimum the quadratic model is short by about its own relative size, as in the bound
-        # -x - log(1 - x) = x^2 / 2 + x^3 / 3 + ... of self-concordant functions.
-        saving[rows] = decrement.square() / 2 * (1 + decrement)
-    return saving, 2 * energy.samples((ended.points.shape[1] - 1) // degree)
 
 
 def _status(

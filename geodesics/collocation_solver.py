@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from geodesics.calculus import basis_tangents
-from geodesics.certify import Ended, certified_result, stationarity
+from geodesics.certify import Ended, certified_result
 from geodesics.curves import Curve
 from geodesics.descent import equal_arc_nodes
 from geodesics.elements import lobatto_nodes, make_elements
 from geodesics.mesh import speed_profile
 from geodesics.metrics import Metric
+from geodesics.newton import newton_decrement
 from geodesics.quintics import QUINTIC, hermite
 from geodesics.solution import GeodesicResult
 
@@ -77,7 +78,7 @@ class CollocationSolver:
         minimum = gradient < 0
         rows = speed.isfinite().all(2).all(1).nonzero()[:, 0]
         if rows.numel():
-            gradient[rows], minimum[rows] = stationarity(energy, points[rows], profile[rows])
+            gradient[rows], minimum[rows] = newton_decrement(energy, points[rows], profile[rows])
 
         def column(values: list) -> Tensor:
             return torch.tensor(values, device=points.device)

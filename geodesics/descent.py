@@ -15,11 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.func import grad
 
-from geodesics.certify import Ended, stationarity
+from geodesics.certify import Ended
 from geodesics.curves import Curve
 from geodesics.elements import Elements
 from geodesics.mesh import equal_mixed_nodes
 from geodesics.metrics import Metric
+from geodesics.newton import newton_decrement
 from geodesics.path_energy import PathEnergy
 from geodesics.quadrature import element_speeds
 from geodesics.rows import take, write
@@ -206,7 +207,7 @@ def _measure(objective: Objective, state: DescentState, rows: Tensor) -> None:
         return
     points = state.points[rows]
     profile = objective.profile.repeat(len(points), 1, 1)
-    state.gradient[rows], state.minimum[rows] = stationarity(objective.energy, points, profile)
+    state.gradient[rows], state.minimum[rows] = newton_decrement(objective.energy, points, profile)
     state.threshold[rows] = torch.minimum(state.threshold[rows], _FALL * state.estimate[rows])
     state.jacobians[rows] += objective.samples
 

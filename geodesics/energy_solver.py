@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from geodesics.certify import certify
 from geodesics.curves import Curve
-from geodesics.elements import Elements, elevate, make_elements
+from geodesics.elements import Elements, make_elements
 from geodesics.energy_levels import (
     Limits,
     Trials,
@@ -26,8 +27,7 @@ from geodesics.energy_levels import (
     settled,
 )
 from geodesics.metrics import Metric
-from geodesics.newton import NewtonState, newton_decrement
-from geodesics.quadrature import KRONROD_POINTS, element_lengths
+from geodesics.newton import NewtonState
 from geodesics.rows import take
 from geodesics.solution import GeodesicResult, Status
 
@@ -147,32 +147,19 @@ def _resolved(done: Minimised, options: EnergySolver) -> Tensor:
 def _measure(
     metric: Metric, elements: Elements, trials: Trials, state: NewtonState, limits: Limits
 ) -> Minimised:
-    """Certify the lengths by an independent quadrature, and time the knots for constant speed.
-
-    The error estimate adds up the quadrature's own error, the distance to the solver's discrete length, and the
-    length that elements of one degree more would save.
-    """
-    measured = element_lengths(metric, Curve(trials.points, None, elements.degree))
-    length = measured.length.sum(1)
-    discrete = (2 * state.model.energy).sqrt()
-    rounding = 8 * torch.finfo(length.dtype).eps * length
-    richer = make_elements(elements.degree + 1, max(elements.num_samples, elements.degree + 1), trials.points)
-    richer_energy = metric.path_energy(richer)
-    profile = state.profile
-    if richer.num_samples != elements.num_samples:
-        profile = (profile @ elements.weights)[..., None].expand(-1, -1, richer.num_samples)
-    saving = newton_decrement(richer_energy, elevate(trials.points, elements.degree), profile).square() / 2
-    times = measured.length.cumsum(1) / length[:, None]
-    knots = torch.cat([torch.zeros_like(times[:, :1]), times[:, :-1], torch.ones_like(times[:, :1])], dim=1)
-    count = measured.length.shape[1]
-    spent = KRONROD_POINTS * count + richer_energy.samples(count)
+    """Certify the lengths, and note where the certified ones differ from those in the discrete energy."""
+    num_samples = max(elements.num_samples, elements.degree + 1)
+    checked = certify(metric, trials.points, elements.degree, num_samples, (2 * state.model.energy).sqrt())
+    spent = trials._replace(
+        jacobians=trials.jacobians + checked.jacobians, values=trials.values + checked.values
+    )
     return Minimised(
-        trials._replace(jacobians=trials.jacobians + spent),
+        spent,
         state.model.speed,
-        (measured.length - state.model.speed @ elements.weights).abs(),
-        knots,
-        length,
-        measured.error.sum(1) + (length - discrete).abs() + saving * length + rounding,
+        (checked.element_length - state.model.speed @ elements.weights).abs(),
+        checked.knots,
+        checked.length,
+        checked.error,
         state.decrement,
         state.minimum,
         state.converged,

@@ -202,13 +202,16 @@ def _next_damping(damping: Tensor, scale: Tensor, accepted: Tensor) -> Tensor:
 
 def newton_decrement(
     energy: PathEnergy, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"]
-) -> Float[Tensor, " b"]:
-    """``sqrt(g^T A^{-1} g / 2 E)`` with the exact Hessian, or the first shifted one that is positive definite.
+) -> tuple[Float[Tensor, " b"], Bool[Tensor, " b"]]:
+    """Scale-free gradient ``sqrt(g^T A^{-1} g / 2 E)``, and whether the exact Hessian is positive definite.
 
-    Half its square is the relative length that one Newton step is about to save; infinite where nothing factorises.
+    A is the exact Hessian, or the first shifted one that is positive definite. Half the square of the decrement is the
+    relative length that one Newton step is about to save; infinite where nothing factorises. Cost: the energy's
+    ``samples(N)`` values with derivatives.
     """
     state = _start(energy, points, profile)
-    direction, _, factored = _direction(state)
+    direction, theta, factored = _direction(state)
     slope = (state.model.gradient * direction).sum((1, 2))
-    value = (-slope / (2 * state.model.energy)).clamp(min=0).sqrt()
-    return torch.where(factored, value, torch.inf)
+    decrement = (-slope / (2 * state.model.energy)).clamp(min=0).sqrt()
+    known = factored & decrement.isfinite()
+    return torch.where(known, decrement, torch.inf), known & (theta == 0)
