@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodesics.elements import gather
+from geodesics.small_matrices import solve_positive
 
 
 class _Condensed(NamedTuple):
@@ -62,11 +63,10 @@ def _eliminate(
     pivot: Tensor, coupling: Tensor, load: Tensor, rest: _Condensed
 ) -> tuple[_Condensed, Tensor, Tensor]:
     """Schur complement of one set of pivot blocks ``(B, N, k, k)``; also ``pivot^{-1} [coupling, load]``."""
-    L, info = torch.linalg.cholesky_ex(pivot)
-    solved = torch.cholesky_solve(torch.cat([coupling, load[..., None]], dim=-1), L)
+    solved, positive = solve_positive(pivot, torch.cat([coupling, load[..., None]], dim=-1))
     update = coupling.mT @ solved
     reduced = _Condensed(rest.matrix - update[..., :-1], rest.load - update[..., -1])
-    return reduced, solved, (info == 0).all(1)
+    return reduced, solved, positive.all(1)
 
 
 def _solve_shared(chain: _Condensed, d: int) -> tuple[Tensor, Tensor]:

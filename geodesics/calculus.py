@@ -1,11 +1,13 @@
 """Derivatives of generators, for all rows at once and without a D x D object."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-from geodesics.generators import Generator, HessianGenerator, JacobianGenerator
+from geodesics.generators import Generator, HessianGenerator, JacobianGenerator, SecondOrderGenerator
 
 
 def basis_tangents(z: Float[Tensor, "b d"]) -> Float[Tensor, "d b d"]:
@@ -42,7 +44,8 @@ def directional_derivative(
     generator: Generator, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
 ) -> Float[Tensor, "b D"]:
     """J(z) v, one forward-mode pass."""
-    return jvp(generator, (z,), (v,))[1]
+    # Dual numbers cannot be written over expanded rows.
+    return jvp(generator, (z.contiguous(),), (v.contiguous(),))[1]
 
 
 def directional_second_derivative(
@@ -58,6 +61,7 @@ def directional_second_derivative(
     Returns:
         J v and F''[v, v], both ``(B, D)``.
     """
+    z, v = z.contiguous(), v.contiguous()  # as above
     first, second = jvp(lambda point: jvp(generator, (point,), (v,))[1], (z,), (v,))[:2]
     return first, second
 
@@ -83,3 +87,17 @@ def contracted_hessian(
     gradient = grad(lambda point: (generator(point) * w).sum())
     columns = vmap(lambda tangent: jvp(gradient, (z,), (tangent,))[1])(basis_tangents(z))
     return columns.movedim(0, -1)
+
+
+def second_order(
+    generator: Generator, z: Float[Tensor, "b d"]
+) -> tuple[Float[Tensor, "b D"], Float[Tensor, "d b D"], Callable[[Tensor], Tensor]]:
+    """F(z), its Jacobian, and the function ``w -> contracted_hessian(generator, z, w)``.
+
+    For weights that depend on F. A generator's own ``second_order`` is used where it has one, which does the work that
+    the three have in common once.
+    """
+    if isinstance(generator, SecondOrderGenerator):
+        return generator.second_order(z)
+    F, J = value_and_jacobian(generator, z)
+    return F, J, lambda w: contracted_hessian(generator, z, w)

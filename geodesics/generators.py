@@ -1,5 +1,6 @@
 """What the core asks of a decoder: a row-wise map from latent points to data space."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,8 +13,8 @@ class Generator(Protocol):
     """A row-wise torch callable from latent points ``(B, d)`` to data ``(B, D)``.
 
     Row-wise means that output row i depends on input row i alone: an ``nn.Module`` in eval mode, a function, a
-    closure. It must be written in differentiable torch operations. Two optional methods make it faster:
-    see `JacobianGenerator` and `HessianGenerator`.
+    closure. It must be written in differentiable torch operations. Three optional methods make it faster:
+    see `JacobianGenerator`, `HessianGenerator` and `SecondOrderGenerator`.
     """
 
     def __call__(self, z: Tensor, /) -> Tensor: ...
@@ -33,6 +34,16 @@ class HessianGenerator(Protocol):
 
     def contracted_hessian(self, z: Tensor, w: Tensor) -> Tensor:
         """Return ``sum_o w_o d^2 F_o / dz dz`` as ``(B, d, d)`` for constant weights w ``(B, D)``."""
+
+
+@runtime_checkable
+class SecondOrderGenerator(Protocol):
+    """A generator that shares the work of its first and second derivatives."""
+
+    def second_order(self, z: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Return F and J as `JacobianGenerator` does, and ``w -> contracted_hessian(z, w)``, for weights that depend on
+        F. What is returned need not be differentiable.
+        """
 
 
 class Stack(nn.Module):

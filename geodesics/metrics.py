@@ -10,10 +10,17 @@ from torch import Tensor
 from geodesics.calculus import directional_derivative, value_and_jacobian
 from geodesics.connection import general_acceleration, pullback_acceleration
 from geodesics.elements import Elements
-from geodesics.generators import Generator
+from geodesics.generators import Generator, JacobianGenerator
+from geodesics.memory import rows_in_memory
 from geodesics.path_energy import PathEnergy
 from geodesics.path_energy_general import GeneralPathEnergy
 from geodesics.path_energy_pullback import PullbackPathEnergy
+from geodesics.reduction import reduced
+
+# Latent dimension up to which a generator's own Jacobian is faster than one directional derivative by torch.func.
+_FEW = 3
+# Points from which on it pays to factorise the weights of a last affine layer, some milliseconds.
+_MANY = 256
 
 
 @runtime_checkable
@@ -49,16 +56,21 @@ class PullbackMetric:
         self.generator = generator
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
-        """``J^T J`` at the points z ``(B, d)``, as ``(B, d, d)``; one value and Jacobian per point."""
-        F, J = value_and_jacobian(self.generator, z)
-        if F.ndim != 2 or len(F) != len(z):
-            raise ValueError(f"generator must map (B, d) to (B, D); got {tuple(z.shape)} -> {tuple(F.shape)}")
-        rows = J.movedim(0, 1)
-        return rows @ rows.mT
+        """``J^T J`` at the points z ``(B, d)``, as ``(B, d, d)``; one value and Jacobian per point.
+
+        Jacobians are computed on chunks of points that fit the available memory, whatever B.
+        """
+        generator = self._economical(z)
+        chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * generator(z[:1]).shape[-1])
+        return torch.cat([_gram(generator, part) for part in z.split(chunk)])
 
     def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
         """``||J(z) v||``, one directional derivative per point."""
-        return directional_derivative(self.generator, z, v).norm(dim=-1)
+        generator = self._economical(z)
+        if z.shape[-1] > _FEW or not isinstance(generator, JacobianGenerator):
+            return directional_derivative(generator, z, v).norm(dim=-1)
+        chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * generator(z[:1]).shape[-1])
+        return torch.cat([_pushed_norm(generator, *part) for part in zip(z.split(chunk), v.split(chunk), strict=True)])
 
     def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """``-M^{-1} J^T F''[v, v]``; see `geodesics.connection.pullback_acceleration`."""
@@ -66,7 +78,25 @@ class PullbackMetric:
 
     def path_energy(self, elements: Elements) -> PathEnergy:
         """Energy of the generator's own polynomial interpolant along the curve."""
-        return PullbackPathEnergy(self.generator, elements)
+        return PullbackPathEnergy(self._economical(), elements)
+
+    def _economical(self, z: Tensor | None = None) -> Generator:
+        """An isometric generator of fewer outputs, where no gradient may flow to weights and the points are many."""
+        few = z is not None and len(z) < _MANY
+        return self.generator if few or torch.is_grad_enabled() else reduced(self.generator)
+
+
+def _gram(generator: Generator, z: Tensor) -> Tensor:
+    F, J = value_and_jacobian(generator, z)
+    if F.ndim != 2 or len(F) != len(z):
+        raise ValueError(f"generator must map (B, d) to (B, D); got {tuple(z.shape)} -> {tuple(F.shape)}")
+    rows = J.movedim(0, 1)
+    return rows @ rows.mT
+
+
+def _pushed_norm(generator: Generator, z: Tensor, v: Tensor) -> Tensor:
+    _, J = value_and_jacobian(generator, z)
+    return torch.einsum("kbo,bk->bo", J, v).norm(dim=-1)
 
 
 class FunctionMetric:

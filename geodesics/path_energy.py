@@ -14,8 +14,6 @@ from torch import Tensor
 
 # Share of a node's own stiffness that holds it in place along the curve while steps are damped.
 _SLIDING = 1.0
-# Doubles held at a time while the generator is linearised; a bound on memory that changes no result.
-_WORKING_SET = 2**25
 
 
 class Linearization(NamedTuple):
@@ -51,31 +49,6 @@ class PathEnergy(Protocol):
 
     def linearize(self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"]) -> Linearization:
         """Energy, speeds, gradient, exact Hessian and its shift."""
-
-
-def rows_per_chunk(doubles_per_row: int) -> int:
-    """How many curves to linearise at a time within the working set."""
-    return max(1, _WORKING_SET // max(doubles_per_row, 1))
-
-
-def negative_part(W: Float[Tensor, "*b d d"], M: Float[Tensor, "*b d d"]) -> Float[Tensor, "*b d d"]:
-    """The smallest shift S in the metric M with ``W + S`` positive semi-definite.
-
-    With Y = M^{-1/2} W M^{-1/2} = V diag(y) V^T the shift is ``M^{1/2} V diag(max(-y, 0)) V^T M^{1/2}``. Measured in M
-    it does not depend on the latent coordinates, which matters
-    where M is ill-conditioned. Eigenvalues of M under rounding are lifted to rounding.
-    """
-    # One matrix that is not finite may fail the whole batch in LAPACK: such rows go through as zero, and end as NaN.
-    finite = (W.isfinite() & M.isfinite()).all(-1).all(-1)[..., None, None]
-    W, M = (torch.where(finite, matrix, torch.zeros_like(matrix)) for matrix in (W, M))
-    m, U = torch.linalg.eigh(M)
-    floor = torch.finfo(M.dtype).eps * m[..., -1:].clamp(min=torch.finfo(M.dtype).tiny)
-    root = m.maximum(floor).sqrt()
-    Y = (U.mT @ W @ U) / (root[..., :, None] * root[..., None, :])
-    y, V = torch.linalg.eigh((Y + Y.mT) / 2)
-    half = (U * root[..., None, :]) @ V
-    part = (half * (-y).clamp(min=0)[..., None, :]) @ half.mT
-    return torch.where(finite, part, torch.full_like(part, torch.nan))
 
 
 def tangential_stiffness(

@@ -11,7 +11,9 @@ from torch import Tensor
 from geodesics.calculus import contracted_hessian
 from geodesics.connection import TensorField, tensor_derivative
 from geodesics.elements import Elements, gather, scatter_add
-from geodesics.path_energy import Linearization, negative_part, rows_per_chunk, tangential_stiffness
+from geodesics.memory import rows_in_memory
+from geodesics.path_energy import Linearization, tangential_stiffness
+from geodesics.small_matrices import negative_part
 
 
 class GeneralPathEnergy:
@@ -38,7 +40,7 @@ class GeneralPathEnergy:
 
     def linearize(self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"]) -> Linearization:
         d = points.shape[-1]
-        chunk = rows_per_chunk(4 * d**3 * self.samples((points.shape[1] - 1) // self.elements.degree))
+        chunk = rows_in_memory(points, 4 * d**3 * self.samples((points.shape[1] - 1) // self.elements.degree))
         parts = [self._linearize(*part) for part in zip(points.split(chunk), profile.split(chunk), strict=True)]
         return Linearization(*(torch.cat(field) for field in zip(*parts, strict=True)))
 

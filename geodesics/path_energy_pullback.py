@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodesics.calculus import contracted_hessian, value_and_jacobian
+from geodesics.calculus import second_order
 from geodesics.elements import Elements, gather, join, lagrange_slopes, scatter_add
 from geodesics.generators import Generator
-from geodesics.path_energy import Linearization, negative_part, rows_per_chunk, tangential_stiffness
+from geodesics.memory import rows_in_memory
+from geodesics.path_energy import Linearization, tangential_stiffness
+from geodesics.small_matrices import negative_part
 
 
 class PullbackPathEnergy:
@@ -35,14 +37,28 @@ class PullbackPathEnergy:
     def value(
         self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"] | None
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b s g"]]:
-        chunk = rows_per_chunk(2 * self._data_size(points))
+        chunk = rows_in_memory(points, 2 * self._data_size(points))
         speed = torch.cat([self._speed(part) for part in points.split(chunk)])
         return self._energy(speed, profile), speed
 
     def linearize(self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"]) -> Linearization:
-        chunk = rows_per_chunk((2 * points.shape[-1] + 4) * self._data_size(points))
-        parts = [self._linearize(*part) for part in zip(points.split(chunk), profile.split(chunk), strict=True)]
-        return Linearization(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        """With q_g the velocity at quadrature point g, ``E = 1/2 sum_g c_g |q_g|^2``, c_g = weight / profile.
+
+        All that is D wide is done on chunks of rows that stay in cache; what is d wide is left to one batch.
+        """
+        z, c = self._samples(points), self.elements.weights / profile
+        chunk = rows_in_memory(points, (4 * points.shape[-1] + 8) * self._data_size(points))
+        pulled = [self._pull_back(*part) for part in zip(z.split(chunk), c.split(chunk), strict=True)]
+        speed, gradient, W, gram = (torch.cat(field) for field in zip(*pulled, strict=True))
+        M = join(gram.diagonal(dim1=2, dim2=4).movedim(-1, 2))
+        shift = negative_part(W, M) + self._sliding(z, M, c)
+        return Linearization(
+            self._energy(speed, profile),
+            speed,
+            scatter_add(self.elements.to_samples.mT @ gradient),
+            self._gauss_newton(gram, c) + self._diagonal(W),
+            self._diagonal(shift),
+        )
 
     def _data_size(self, points: Tensor) -> int:
         with torch.no_grad():
@@ -66,28 +82,25 @@ class PullbackPathEnergy:
         weighted = speed.square() * speed.shape[1] if profile is None else speed.square() / profile
         return (weighted @ self.elements.weights).sum(1) / 2
 
-    def _linearize(self, points: Tensor, profile: Tensor) -> Linearization:
-        """One chunk of rows. With q_g the velocity at quadrature point g, ``E = 1/2 sum_g c_g |q_g|^2``."""
-        elements = self.elements
-        z = self._samples(points)
-        flat = z.flatten(0, 1)
-        F, J = value_and_jacobian(self.generator, flat)
-        J = J.unflatten(1, z.shape[:2]).permute(1, 2, 0, 3)
-        velocity = self._velocity(F.unflatten(0, z.shape[:2]))
+    def _pull_back(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is left of the generator at the samples z ``(B, n, d)`` once its outputs are summed over.
+
+        Returns:
+            Speeds ``(B, N, g)``, the derivative of every element's energy in its samples ``(B, N, m + 1, d)``, the
+            Hessian of ``<w, F>`` at the samples ``(B, n, d, d)`` with w the derivative of the energy in F, and the Gram
+            matrices of all Jacobians of an element ``(B, N, m + 1, d, m + 1, d)``.
+        """
+        elements, shape = self.elements, z.shape
+        F, J, contract = second_order(self.generator, z.flatten(0, 1))
+        velocity = self._velocity(F.unflatten(0, shape[:2]))
         speed = velocity.norm(dim=-1)
-        c = elements.weights / profile
-        w = scatter_add(elements.sample_slopes.mT @ (c[..., None] * velocity))
-        sample_gradient = (J @ w[..., None])[..., 0]
-        W = contracted_hessian(self.generator, flat, w.flatten(0, 1)).unflatten(0, z.shape[:2])
-        M = J @ J.mT
-        shift = negative_part(W, M) + self._sliding(z, M, c)
-        return Linearization(
-            self._energy(speed, profile),
-            speed,
-            scatter_add(torch.einsum("sj,bnsd->bnjd", elements.to_samples, self._once(sample_gradient))),
-            self._gauss_newton(J, c) + self._diagonal(W),
-            self._diagonal(shift),
-        )
+        pull = velocity.mul_(c[..., None])
+        W = contract(scatter_add(elements.sample_slopes.mT @ pull).flatten(0, 1)).unflatten(0, shape[:2])
+        local = gather(J.movedim(0, 1).unflatten(0, shape[:2]), elements.num_samples).flatten(2, 3)
+        gram = (local @ local.mT).unflatten(3, (-1, shape[2])).unflatten(2, (-1, shape[2]))
+        along = (local @ pull.mT).unflatten(2, (-1, shape[2]))
+        gradient = torch.einsum("gs,bnsdg->bnsd", elements.sample_slopes, along)
+        return speed, gradient, W, gram
 
     def _sliding(self, z: Tensor, M: Tensor, c: Tensor) -> Tensor:
         """Stiffness against sliding along the curve at every sample, ``(B, n, d, d)``; see `tangential_stiffness`."""
@@ -97,15 +110,12 @@ class PullbackPathEnergy:
         tangent = join(slopes @ gather(z, elements.num_samples))
         return tangential_stiffness(tangent, M, diagonal)
 
-    def _gauss_newton(self, J: Tensor, c: Tensor) -> Tensor:
+    def _gauss_newton(self, gram: Tensor, c: Tensor) -> Tensor:
         """Element matrices ``sum_g c_g B_g^T B_g`` with B_g the derivative of q_g in the element's nodes."""
         elements = self.elements
-        d = J.shape[2]
-        rows = gather(J, elements.num_samples).flatten(2, 3)
-        gram = (rows @ rows.mT).unflatten(-1, (-1, d)).unflatten(-3, (-1, d))
         stiffness = torch.einsum("gs,gt,bng->bnst", elements.sample_slopes, elements.sample_slopes, c)
         weighted = (gram * stiffness[:, :, :, None, :, None]).flatten(-2).flatten(-3, -2)
-        to_samples = torch.kron(elements.to_samples, torch.eye(d, dtype=J.dtype, device=J.device))
+        to_samples = torch.kron(elements.to_samples, torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
         return to_samples.mT @ weighted @ to_samples
 
     def _once(self, samples: Tensor) -> Tensor:

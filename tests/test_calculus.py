@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.func import hessian, jacrev
 
-from geodesics import contracted_hessian, directional_second_derivative, value_and_jacobian
-from geodesics.calculus import basis_tangents, directional_derivative
+from geodesics import SecondOrderGenerator, contracted_hessian, directional_second_derivative, value_and_jacobian
+from geodesics.calculus import basis_tangents, directional_derivative, second_order
 
 
 class Convolutional(nn.Module):
@@ -113,6 +113,29 @@ def test_own_derivatives_are_preferred(normal):
     z = normal(3, 2)
     torch.testing.assert_close(value_and_jacobian(Own(), z)[0], z)
     assert (contracted_hessian(Own(), z, z) == 7).all()
+
+
+def test_second_order_is_both_derivatives(case, normal):
+    generator, z, _ = case
+    w = normal(*generator(z).shape)
+    F, J, contract = second_order(generator, z)
+    torch.testing.assert_close((F, J), value_and_jacobian(generator, z))
+    torch.testing.assert_close(contract(w), contracted_hessian(generator, z, w))
+
+
+def test_own_second_order_is_preferred(normal):
+    class Own:
+        def __call__(self, z):
+            raise AssertionError("the generator's own derivatives are enough")
+
+        def second_order(self, z):
+            return z, basis_tangents(z), lambda w: w[:, :, None] * w[:, None, :]
+
+    assert isinstance(Own(), SecondOrderGenerator)
+    z = normal(3, 2)
+    F, J, contract = second_order(Own(), z)
+    torch.testing.assert_close((F, J), (z, basis_tangents(z)))
+    torch.testing.assert_close(contract(z), torch.einsum("bi,bj->bij", z, z))
 
 
 def test_basis_tangents_are_the_unit_vectors_on_every_row(normal):

@@ -10,7 +10,6 @@ from torch import nn
 
 from geodesics import FunctionMetric, PullbackMetric, Stack
 from geodesics.elements import make_elements
-from geodesics.path_energy import negative_part
 
 ELEMENTS = [(1, 1), (1, 3), (2, 4), (3, 4), (3, 6)]
 
@@ -103,25 +102,6 @@ def test_shifted_elements_are_positive_semi_definite(case, p, m, normal):
         assert (eigenvalues[..., 0] >= -1e-10 * eigenvalues[..., -1].clamp(min=1)).all()
 
 
-@pytest.mark.parametrize("d", [1, 2, 5])
-def test_negative_part_is_the_smallest_shift_in_the_metric(normal, d):
-    """W + S is positive semi-definite with a zero where W was negative; a positive W needs none."""
-    A, B = normal(6, d, d), normal(6, d, d)
-    M, W = A @ A.mT + 0.1 * torch.eye(d, dtype=torch.float64), B + B.mT
-    S = negative_part(W, M)
-    L = torch.linalg.cholesky(M)
-
-    def relative(X):
-        return torch.linalg.solve_triangular(
-            L, torch.linalg.solve_triangular(L, X, upper=False).mT, upper=False
-        )
-
-    before, after = torch.linalg.eigvalsh(relative(W)), torch.linalg.eigvalsh(relative(W + S))
-    torch.testing.assert_close(after, before.clamp(min=0), rtol=1e-8, atol=1e-8)
-    positive = negative_part(A @ A.mT, M)
-    torch.testing.assert_close(positive, torch.zeros_like(positive), rtol=0, atol=1e-10)
-
-
 def test_chord_energy_of_the_sphere():
     """p = m = 1: N equal steps along a great circle have chord length 2 N sin(theta / 2 N)."""
     theta, count = 1.3, 6
@@ -193,11 +173,11 @@ def test_rows_are_independent(case, normal):
 
 
 @pytest.mark.parametrize("metric", [PullbackMetric(sphere), FunctionMetric(sphere_tensor)])
-def test_a_small_working_set_changes_nothing(metric, normal, monkeypatch):
+def test_small_chunks_change_nothing(metric, normal, monkeypatch):
     points = torch.tensor([1.2, 0.0], dtype=torch.float64) + 0.3 * normal(5, 7, 2)
     path_energy = metric.path_energy(make_elements(3, 4, points))
     profile = random_profile(normal, 5, 2, 4)
     whole = path_energy.linearize(points, profile), path_energy.value(points, profile)
-    monkeypatch.setattr("geodesics.path_energy._WORKING_SET", 1)
+    monkeypatch.setattr("geodesics.memory._CACHED", 1)
     parts = path_energy.linearize(points, profile), path_energy.value(points, profile)
     torch.testing.assert_close(parts, whole)

@@ -18,14 +18,21 @@ class Trace(NamedTuple):
     """What one pass forward leaves behind.
 
     Attributes:
-        value: features h, (B, m).
-        tangent: dh/dz_a, (d, B, m).
+        jet: features and tangents with the column of the bias, (1 + d, B, m + 1): ``jet[0]`` is (h, 1) and
+            ``jet[1 + a]`` is (dh/dz_a, 0).
         inner: per layer or per kernel, the tensors the second derivative needs.
     """
 
-    value: Tensor
-    tangent: Tensor
+    jet: Tensor
     inner: tuple[tuple[Tensor, ...], ...]
+
+
+def empty_jet(z: Float[Tensor, "b d"], width: int) -> Float[Tensor, "d1 b m1"]:
+    """A jet of that many features, with the bias's column filled in and the rest left to be written."""
+    jet = z.new_empty(1 + z.shape[1], z.shape[0], width + 1)
+    jet[0, :, width] = 1
+    jet[1:, :, width] = 0
+    return jet
 
 
 class PerceptronFeatures(nn.Module):
@@ -55,21 +62,28 @@ class PerceptronFeatures(nn.Module):
     def trace(self, z: Float[Tensor, "b d"], second_order: bool) -> Trace:
         """Features, their tangents and, for `contract`, what the layers' second derivatives need."""
         d, rows = z.shape[1], z.shape[0]
-        h, tangent, inner = z, z.new_empty(0), []
-        for index, (weight, bias) in enumerate(self._layers()):
-            h, slope, curvature = differentiate(self.activation, torch.addmm(bias, h, weight.T))
+        layers, inner = self._layers(), []
+        jet, pushed = z, z.new_empty(0)
+        for index, (weight, bias) in enumerate(layers):
+            width = weight.shape[0]
             if index == 0:
-                pushed = weight.T[:, None, :].expand(d, rows, weight.shape[0])
+                x, pushed = torch.addmm(bias, z, weight.T), weight.T[:, None, :].expand(d, rows, width)
             else:
-                pushed = (tangent.reshape(d * rows, -1) @ weight.T).reshape(d, rows, -1)
-            tangent = slope * pushed
+                u = (jet.flatten(0, 1) @ weight.T).unflatten(0, (1 + d, rows))
+                x, pushed = u[0].add_(bias), u[1:]
+            h, slope, curvature = differentiate(self.activation, x)
+            whole = empty_jet(z, width) if index == len(layers) - 1 else z.new_empty(1 + d, rows, width)
+            jet = whole[..., :width]
+            jet[0] = h
+            torch.mul(slope, pushed, out=jet[1:])
             if second_order:
                 inner.append((slope, curvature, pushed))
-        return Trace(h, tangent, tuple(inner))
+        return Trace(whole, tuple(inner))
 
     def contract(self, trace: Trace, r: Float[Tensor, "b m"]) -> Float[Tensor, "b d d"]:
         r"""Pull r back: sum_l sum_n r_{l,n} psi''_{l,n} dx_{l,n,a} dx_{l,n,b}, r_{l-1} = (r_l psi'_l) A_l."""
-        total = r.new_zeros(r.shape[0], trace.tangent.shape[0], trace.tangent.shape[0])
+        d = trace.jet.shape[0] - 1
+        total = r.new_zeros(r.shape[0], d, d)
         for (slope, curvature, pushed), (weight, _) in zip(
             reversed(trace.inner), reversed(self._layers()), strict=True
         ):
@@ -85,7 +99,7 @@ class RadialFeatures(nn.Module):
     r"""Gaussian radial basis functions v_k(z) = exp(-lambda_k ||z - c_k||^2).
 
     Distances are summed from differences, not from ||z||^2 - 2 z.c + ||c||^2, which cancels where lambda is
-    large.
+    large; one coordinate after the other, for a sum over a leading axis of length d is ten times slower.
 
     Args:
         centers: c, (K, d), latent units; copied.
@@ -102,15 +116,25 @@ class RadialFeatures(nn.Module):
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Features v(z)."""
-        differences = z.T[:, :, None] - self.centers.T[:, None, :]
-        return torch.exp(-self.bandwidths * differences.square().sum(0))
+        squared = (z[:, 0, None] - self.centers[:, 0]).square()
+        for a in range(1, z.shape[1]):
+            difference = z[:, a, None] - self.centers[:, a]
+            squared.addcmul_(difference, difference)  # no derivative needs what these in-place forms overwrite
+        return squared.mul_(-self.bandwidths).exp_()
 
     def trace(self, z: Float[Tensor, "b d"], second_order: bool) -> Trace:
         """Features, tangents dv_a = -2 lambda (z - c)_a v, and the scaled differences -2 lambda (z - c)."""
-        differences = z.T[:, :, None] - self.centers.T[:, None, :]
-        v = torch.exp(-self.bandwidths * differences.square().sum(0))
+        whole = empty_jet(z, len(self.bandwidths))
+        v, tangent = whole[0, :, :-1], whole[1:, :, :-1]
+        differences = torch.empty_like(tangent) if second_order else tangent
+        torch.sub(z.T[:, :, None], self.centers.T[:, None, :], out=differences)
+        torch.mul(differences[0], differences[0], out=v)
+        for difference in differences[1:]:
+            v.addcmul_(difference, difference)
+        v.mul_(-self.bandwidths).exp_()
         scaled = differences.mul_(-2 * self.bandwidths)
-        return Trace(v, scaled * v, ((scaled, v),))
+        torch.mul(scaled, v, out=tangent)
+        return Trace(whole, ((scaled, v),) if second_order else ())
 
     def contract(self, trace: Trace, r: Float[Tensor, "b k"]) -> Float[Tensor, "b d d"]:
         r"""Pull r back: sum_k r_k v_k (4 lambda_k^2 delta_a delta_b - 2 lambda_k [a = b]), delta = z -
@@ -124,5 +148,4 @@ class RadialFeatures(nn.Module):
 
 def weighted_gram(q: Float[Tensor, "b m"], tangent: Float[Tensor, "d b m"]) -> Float[Tensor, "b d d"]:
     """Weighted Gram matrices sum_m q_m t_{a,m} t_{b,m} of the tangents of each row."""
-    rows = tangent.permute(1, 0, 2)
-    return torch.bmm(q[:, None, :] * rows, rows.mT)
+    return torch.bmm((q * tangent).transpose(0, 1), tangent.permute(1, 2, 0))

@@ -1,4 +1,4 @@
-"""The VAE's generators, exchangeable in one word: mean, mean and own deviation, mean and RBF's.
+"""The VAE's generators, exchangeable in one word: mean, with own deviation, with RBF's, with a neural field's.
 
 Each is a row-wise callable (B, d) -> (B, n) that holds a frozen copy of the weights, so training on or moving
 the VAE afterwards changes nothing here; `generator.to(torch.float64)` or `.to("cuda")` converts the copy
@@ -7,24 +7,26 @@ alone.
 
 import copy
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from vae.activations import Activation
 from vae.features import PerceptronFeatures, RadialFeatures
-from vae.links import INVERSE_SQUARE_ROOT, deviation_link, mean_link
+from vae.links import INVERSE_SQUARE_ROOT, deviation_link, log_precision_link, mean_link
 from vae.model import VAE
 from vae.networks import PerceptronArchitecture
-from vae.parts import AffinePart, AutodiffPart, Part, hessian_by_autodiff, jacobian_by_autodiff
+from vae.neural_field import NeuralField
+from vae.parts import AffinePart, AutodiffPart, Contraction, Part, hessian_by_autodiff, jacobian_by_autodiff
 from vae.rbf import RBFPrecision
 
-# Bytes of one block of outputs: what measured best on a CPU with 2 MB of second-level cache per core, and on
-# a GPU what bounds the scratch memory.
-CPU_BLOCK = 1_600_000
-GPU_BLOCK = 256_000_000
+# Bytes of one block of outputs with their tangents, per thread: on a CPU with 2 MB of second-level cache per core
+# passes over much more take up to three times as long; on a GPU what bounds the scratch memory.
+CPU_BLOCK = 2_400_000
+GPU_BLOCK = 512_000_000
 
 
 class DecoderGenerator(nn.Module, ABC):
@@ -52,8 +54,14 @@ class DecoderGenerator(nn.Module, ABC):
             ValueError: z is not (B, d) in the generator's dtype and on its device.
         """
         self._check(z)
-        outputs = [part(z) for part in self._parts()]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        if _is_differentiated(z):
+            return torch.cat([part(z) for part in self._parts()], dim=1)
+        value = z.new_empty(z.shape[0], self.output_dim)
+        with torch.no_grad():
+            for rows in self._blocks(z, jets=1):
+                for columns, part in self._columns():
+                    value[rows, columns] = part(z[rows])
+        return value
 
     def value_and_jacobian(
         self, z: Float[Tensor, "b d"]
@@ -73,14 +81,45 @@ class DecoderGenerator(nn.Module, ABC):
         value = z.new_empty(z.shape[0], self.output_dim)
         jacobian = z.new_empty(z.shape[1], z.shape[0], self.output_dim)
         with torch.no_grad():
-            scratch, blocks = self._blocks(z)
+            blocks = self._blocks(z)
+            size = max((block.stop - block.start for block in blocks), default=0)
+            scratch = z.new_empty((1 + z.shape[1]) * size * self._widest())
             for rows in blocks:
-                column = 0
-                for part in self._parts():
-                    columns = slice(column, column + part.output_dim)
+                for columns, part in self._columns():
                     part.write_jacobian(z[rows], value[rows, columns], jacobian[:, rows, columns], scratch)
-                    column = columns.stop
         return value, jacobian
+
+    def second_order(
+        self, z: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "d b n"], Contraction]:
+        """F(z), J[a] = dF/dz_a, and the function w -> Hessian in z of sum_o w_o F_o(z), (B, n) -> (B, d, d).
+
+        For weights that depend on F: the products that the Jacobian and the Hessian share are done once, and kept
+        until the function is let go, about as much memory again as F and J take twice. Not differentiable.
+        Cost: 1 + d matrix products per head, and one more for the Hessian.
+
+        Raises:
+            ValueError: z is not (B, d) in the generator's dtype and on its device.
+        """
+        self._check(z)
+        value = z.new_empty(z.shape[0], self.output_dim)
+        jacobian = z.new_empty(z.shape[1], z.shape[0], self.output_dim)
+        pieces: list[tuple[slice, slice, Contraction]] = []
+        with torch.no_grad():
+            for rows in self._blocks(z):
+                for columns, part in self._columns():
+                    contract = part.second_order(z[rows], value[rows, columns], jacobian[:, rows, columns])
+                    pieces.append((rows, columns, contract))
+
+        def contract_all(w: Tensor) -> Tensor:
+            self._check_weights(z, w)
+            hessian = z.new_zeros(z.shape[0], z.shape[1], z.shape[1])
+            with torch.no_grad():
+                for rows, columns, contract in pieces:
+                    hessian[rows] += contract(w[rows, columns])
+            return hessian
+
+        return value, jacobian, contract_all
 
     def contracted_hessian(self, z: Float[Tensor, "b d"], w: Float[Tensor, "b n"]) -> Float[Tensor, "b d d"]:
         """Hessian in z of sum_o w_o F_o(z) for each row, w held constant.
@@ -93,31 +132,46 @@ class DecoderGenerator(nn.Module, ABC):
             ValueError: z is not (B, d) in the generator's dtype and on its device, or w not (B, n).
         """
         self._check(z)
-        if w.shape != (z.shape[0], self.output_dim):
-            raise ValueError(f"w must be (B, n) = {(z.shape[0], self.output_dim)}; got {tuple(w.shape)}")
+        self._check_weights(z, w)
         if _is_differentiated(z) or _is_differentiated(w):
             return hessian_by_autodiff(self, z, w)
-        hessian = z.new_zeros(z.shape[0], z.shape[1], z.shape[1])
-        with torch.no_grad():
-            scratch, blocks = self._blocks(z)
-            for rows in blocks:
-                column = 0
-                for part in self._parts():
-                    columns = slice(column, column + part.output_dim)
-                    hessian[rows] += part.contracted_hessian(z[rows], w[rows, columns], scratch)
-                    column = columns.stop
+        hessian = z.new_empty(z.shape[0], z.shape[1], z.shape[1])
+        for rows in self._blocks(z):
+            hessian[rows] = self.second_order(z[rows])[2](w[rows])
         return hessian
+
+    def reduced(self) -> "DecoderGenerator":
+        """A generator of the same pullback metric, up to rounding, with m outputs in place of the D of every mean
+        that is affine in m features; itself where there is none. Its weights are copies.
+        """
+        parts = [part.reduced() for part in self._parts()]
+        narrower = sum(part.output_dim for part in parts) < self.output_dim
+        return _IsometricGenerator(self.latent_dim, parts) if narrower else self  # type: ignore[arg-type]
 
     def _parts(self) -> list[Part]:
         return list(self.parts)  # type: ignore[arg-type]  # ModuleList forgets what its members are
 
-    def _blocks(self, z: Tensor) -> tuple[Tensor, list[slice]]:
-        """Scratch memory for the parts, and the blocks of rows that fit it."""
+    def _columns(self) -> Iterator[tuple[slice, Part]]:
+        """Every part with its columns."""
+        column = 0
+        for part in self._parts():
+            yield slice(column, column + part.output_dim), part
+            column += part.output_dim
+
+    def _widest(self) -> int:
+        return max(part.output_dim for part in self._parts())
+
+    def _blocks(self, z: Tensor, jets: int | None = None) -> list[slice]:
+        """Blocks of rows whose outputs with ``jets`` (1 + d if None) values each fit the block size."""
         rows, d = z.shape
-        bytes_per_row = z.element_size() * max(part.output_dim for part in self._parts())
-        size = min(rows, max(16, (CPU_BLOCK if z.device.type == "cpu" else GPU_BLOCK) // bytes_per_row))
-        scratch = z.new_empty(2 * (1 + d) * size * bytes_per_row // z.element_size())
-        return scratch, [slice(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
+        budget = CPU_BLOCK * torch.get_num_threads() if z.device.type == "cpu" else GPU_BLOCK
+        size = max(16, budget // (z.element_size() * self._widest() * (jets or 1 + d)))
+        count = -(-rows // size)
+        return [slice(i * rows // count, (i + 1) * rows // count) for i in range(count)]
+
+    def _check_weights(self, z: Tensor, w: Tensor) -> None:
+        if w.shape != (z.shape[0], self.output_dim):
+            raise ValueError(f"w must be (B, n) = {(z.shape[0], self.output_dim)}; got {tuple(w.shape)}")
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
@@ -128,6 +182,10 @@ class DecoderGenerator(nn.Module, ABC):
             raise ValueError(
                 f"z must be {own.dtype} on {own.device} as the generator; got {z.dtype} on {z.device}"
             )
+
+
+class _IsometricGenerator(DecoderGenerator):
+    """What `DecoderGenerator.reduced` returns."""
 
 
 class MeanGenerator(DecoderGenerator):
@@ -165,15 +223,35 @@ class RBFGenerator(DecoderGenerator):
     """
 
     def __init__(self, vae: VAE, rbf: RBFPrecision) -> None:
-        expected, given = (
-            (vae.config.latent_dim, vae.config.data_dim),
-            (rbf.centers.shape[1], rbf.weights.shape[0]),
-        )
-        if expected != given:
-            raise ValueError(f"vae and rbf must agree on (d, D); got {expected} and {given}")
+        _check_sizes(vae, "rbf", (rbf.centers.shape[1], rbf.weights.shape[0]))
         head = (rbf.weights, rbf.xi, INVERSE_SQUARE_ROOT)
         deviation = AffinePart(RadialFeatures(rbf.centers, rbf.bandwidths), [head])
         super().__init__(vae.config.latent_dim, [_decoder_part(vae, with_deviation=False), deviation])
+
+
+class NeuralFieldGenerator(DecoderGenerator):
+    """The VAE's mean with a neural field's standard deviation, F(z) = (mu(z), sigma(z)): (B, d) -> (B, 2 D).
+
+    Args:
+        vae: the model; its decoder is copied.
+        field: the standard deviation; copied.
+
+    Raises:
+        ValueError: the two disagree on d or D.
+    """
+
+    def __init__(self, vae: VAE, field: NeuralField) -> None:
+        _check_sizes(vae, "field", (field.latent_dim, field.data_dim))
+        features = PerceptronFeatures(field.unscaled_layers(), Activation.TANH)
+        head = (field.head.weight, field.head.bias, log_precision_link(field.xi))
+        mean = _decoder_part(vae, with_deviation=False)
+        super().__init__(vae.config.latent_dim, [mean, AffinePart(features, [head])])
+
+
+def _check_sizes(vae: VAE, name: str, given: tuple[int, int]) -> None:
+    expected = (vae.config.latent_dim, vae.config.data_dim)
+    if expected != given:
+        raise ValueError(f"vae and {name} must agree on (d, D); got {expected} and {given}")
 
 
 def _decoder_part(vae: VAE, with_deviation: bool) -> AffinePart | AutodiffPart:

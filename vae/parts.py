@@ -1,19 +1,20 @@
-"""Parts of a generator: a block of output columns with its value, Jacobian and contracted Hessian.
+"""Parts of a generator: a block of output columns with its value, Jacobian and contracted second derivative.
 
 `AffinePart` covers perceptron decoders and RBF networks by hand-written rules, `AutodiffPart` everything else
 (a convolutional decoder) by torch.func.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae.features import PerceptronFeatures, RadialFeatures
-from vae.links import Link
+from vae.features import PerceptronFeatures, RadialFeatures, weighted_gram
+from vae.links import IDENTITY, Link
+
+Contraction = Callable[[Tensor], Tensor]
 
 
 @runtime_checkable
@@ -30,14 +31,20 @@ class Part(Protocol):
         """Write F into `value` (B, output_dim) and dF/dz into `jacobian` (d, B, output_dim); both may be
         strided.
 
-        `scratch` is flat memory of at least 2 (1 + d) B output_dim elements, reused from block to block:
+        `scratch` is flat memory of at least (1 + d) B output_dim elements, reused from block to block:
         temporaries of this size go back to the operating system when freed, and the page faults then cost
         more than the products.
         """
         ...
 
-    def contracted_hessian(self, z: Tensor, w: Tensor, scratch: Tensor) -> Tensor:
-        """sum_o w_o d2F_o/dz_a dz_b, (B, d, d), for w (B, output_dim); scratch as in `write_jacobian`."""
+    def second_order(self, z: Tensor, value: Tensor, jacobian: Tensor) -> Contraction:
+        """Write F and dF/dz as `write_jacobian` does, and return w -> sum_o w_o d2F_o/dz_a dz_b, (B, d, d), for w
+        (B, output_dim), which remembers what both have in common.
+        """
+        ...
+
+    def reduced(self) -> "Part":
+        """A part whose outputs have the same inner products of differences, fewer where that is easily had."""
         ...
 
 
@@ -66,52 +73,60 @@ class AffinePart(nn.Module):
         """Values F(z)."""
         h = self.features(z)
         outputs = [
-            link.value(torch.addmm(weight[:, -1], h, weight[:, :-1].T)) for weight, link in self._heads()
+            link.value(torch.addmm(weight[:, -1], h, weight[:, :-1].T)) for _, weight, link in self._heads()
         ]
-        return torch.cat(outputs, dim=1)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     def write_jacobian(self, z: Tensor, value: Tensor, jacobian: Tensor, scratch: Tensor) -> None:
         """Write F and dF/dz = phi'(u) A dh/dz: per head one matrix product into a block that stays in
         cache."""
-        d, rows = z.shape[1], z.shape[0]
-        jet = self._augmented(*self.features.trace(z, second_order=False)[:2])
-        column = 0
-        for weight, link in self._heads():
-            columns = slice(column, column + weight.shape[0])
-            u = _carve(scratch, 0, 1 + d, rows, weight.shape[0])
-            torch.mm(jet, weight.T, out=u.view(jet.shape[0], -1))
+        jet = self.features.trace(z, second_order=False).jet
+        for columns, weight, link in self._heads():
+            u = scratch[: jet.shape[0] * len(z) * len(weight)].view(*jet.shape[:2], -1)
+            torch.mm(jet.flatten(0, 1), weight.T, out=u.flatten(0, 1))
             link.first_order(u[0], value[:, columns])
             torch.mul(u[1:], u[0], out=jacobian[:, :, columns])
-            column = columns.stop
 
-    def contracted_hessian(self, z: Tensor, w: Tensor, scratch: Tensor) -> Tensor:
-        """sum_o w_o (phi''_o du_oa du_ob + phi'_o A_o d2h_ab): the second term pulls (w phi') A back through
-        h."""
-        d, rows = z.shape[1], z.shape[0]
+    def second_order(self, z: Tensor, value: Tensor, jacobian: Tensor) -> Contraction:
+        """As `write_jacobian`; then sum_o w_o (phi''_o du_oa du_ob + phi'_o A_o d2h_ab).
+
+        The second term pulls (w phi') A back through h, one product more; du is that of the Jacobian.
+        """
         trace = self.features.trace(z, second_order=True)
-        jet = self._augmented(trace.value, trace.tangent)
-        total, pulled, column = z.new_zeros(rows, d, d), torch.zeros_like(trace.value), 0
-        for weight, link in self._heads():
-            columns = slice(column, column + weight.shape[0])
-            u = _carve(scratch, 0, 1 + d, rows, weight.shape[0])
-            spare = _carve(scratch, u.numel(), 1 + d, rows, weight.shape[0])
-            torch.mm(jet, weight.T, out=u.view(jet.shape[0], -1))
-            slope, curvature = link.second_order(u[0], spare[0])
-            pulled.addmm_(slope.mul_(w[:, columns]), weight[:, :-1])
-            torch.mul(u[1:], curvature.mul_(w[:, columns]), out=spare[1:])
-            total += torch.bmm(spare[1:].transpose(0, 1), u[1:].permute(1, 2, 0))
-            column = columns.stop
-        return total + self.features.contract(trace, pulled)
+        jet, pieces = trace.jet, []
+        for columns, weight, link in self._heads():
+            u = torch.mm(jet.flatten(0, 1), weight.T).unflatten(0, jet.shape[:2])
+            slope, curvature = link.second_order(u[0], value[:, columns], torch.empty_like(u[0]))
+            torch.mul(u[1:], slope, out=jacobian[:, :, columns])
+            pieces.append((columns, weight[:, :-1], slope, curvature, u[1:]))
 
-    def _augmented(self, value: Tensor, tangent: Tensor) -> Tensor:
-        d, rows, m = tangent.shape
-        jet = value.new_empty(1 + d, rows, m + 1)
-        jet[0, :, :m], jet[0, :, m] = value, 1
-        jet[1:, :, :m], jet[1:, :, m] = tangent, 0
-        return jet.view((1 + d) * rows, m + 1)
+        def contract(w: Tensor) -> Tensor:
+            pulled = [(slope * w[:, columns]) @ weight for columns, weight, slope, _, _ in pieces]
+            total = self.features.contract(trace, sum(pulled[1:], pulled[0]))
+            for columns, _, _, curvature, du in pieces:
+                total += weighted_gram(curvature * w[:, columns], du)
+            return total
 
-    def _heads(self) -> list[tuple[Tensor, Link]]:
-        return [(self.get_buffer(f"weight{i}"), link) for i, link in enumerate(self.links)]
+        return contract
+
+    def reduced(self) -> "AffinePart":
+        """Heads without a link, F = A h + b, become R h with A = Q R, Q of orthonormal columns: m outputs, not D."""
+        heads = []
+        for _, weight, link in self._heads():
+            if link is IDENTITY and weight.shape[0] > weight.shape[1]:
+                weight = torch.linalg.qr(weight[:, :-1], mode="r").R
+                heads.append((weight, weight.new_zeros(len(weight)), link))
+            else:
+                heads.append((weight[:, :-1], weight[:, -1], link))
+        return AffinePart(self.features, heads)
+
+    def _heads(self) -> Iterator[tuple[slice, Tensor, Link]]:
+        """Columns, weight with the bias, and link of every head."""
+        column = 0
+        for i, link in enumerate(self.links):
+            weight = self.get_buffer(f"weight{i}")
+            yield slice(column, column + len(weight)), weight, link
+            column += len(weight)
 
 
 class AutodiffPart(nn.Module):
@@ -141,9 +156,14 @@ class AutodiffPart(nn.Module):
         value.copy_(computed)
         jacobian.copy_(columns)
 
-    def contracted_hessian(self, z: Tensor, w: Tensor, scratch: Tensor) -> Tensor:
-        """sum_o w_o d2F_o/dz_a dz_b, by d forward-mode derivatives of one gradient."""
-        return hessian_by_autodiff(self, z, w)
+    def second_order(self, z: Tensor, value: Tensor, jacobian: Tensor) -> Contraction:
+        """As `write_jacobian`; then d forward-mode derivatives of one gradient."""
+        self.write_jacobian(z, value, jacobian, z)
+        return lambda w: hessian_by_autodiff(self, z, w)
+
+    def reduced(self) -> "AutodiffPart":
+        """Itself: nothing is known of its last layer."""
+        return self
 
 
 def jacobian_by_autodiff(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,10 +180,6 @@ def hessian_by_autodiff(function: Callable[[Tensor], Tensor], z: Tensor, w: Tens
     gradient = torch.func.grad(lambda points: (w * function(points)).sum())
     columns = torch.func.vmap(lambda tangent: torch.func.jvp(gradient, (z,), (tangent,))[1])(_basis(z))
     return cast(Tensor, columns.permute(1, 0, 2).contiguous())
-
-
-def _carve(scratch: Tensor, start: int, *shape: int) -> Tensor:
-    return scratch[start : start + math.prod(shape)].view(shape)
 
 
 def _basis(z: Tensor) -> Tensor:

@@ -55,6 +55,10 @@ def check_derivatives(generator, z, w):
         [hessian(lambda p, c=c: (c * single(p)).sum())(p) for p, c in zip(z, w, strict=True)]
     )
     torch.testing.assert_close(generator.contracted_hessian(z, w), expected, rtol=1e-10, atol=1e-10)
+    shared_value, shared_jacobian, contract = generator.second_order(z)
+    torch.testing.assert_close((shared_value, shared_jacobian), (value, jacobian), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(contract(w), expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(contract(2 * w), 2 * expected, rtol=1e-10, atol=1e-10)  # as often as one likes
 
 
 @pytest.mark.parametrize("activation", list(Activation))
@@ -103,6 +107,7 @@ def test_rows_do_not_meet(kind, make, normal, monkeypatch):
     curvature = generator.contracted_hessian(z, w)
     shuffled = generator.value_and_jacobian(z[order])
     close = {"rtol": 1e-12, "atol": 1e-13}
+    torch.testing.assert_close(generator.second_order(z)[2](w), curvature, **close)
     torch.testing.assert_close(shuffled[0], value[order], **close)
     torch.testing.assert_close(shuffled[1], jacobian[:, order], **close)
     torch.testing.assert_close(generator.contracted_hessian(z[order], w[order]), curvature[order], **close)
@@ -187,6 +192,8 @@ def test_empty_batch(kind):
     assert value.shape == (0, generator.output_dim)
     assert jacobian.shape == (2, 0, generator.output_dim)
     assert generator.contracted_hessian(z, value).shape == (0, 2, 2)
+    assert generator.second_order(z)[2](value).shape == (0, 2, 2)
+    assert generator(z).shape == value.shape
 
 
 def test_bad_input_is_named():
@@ -199,5 +206,7 @@ def test_bad_input_is_named():
         generator.value_and_jacobian(z.float())
     with pytest.raises(ValueError, match=r"w must be"):
         generator.contracted_hessian(z, z)
+    with pytest.raises(ValueError, match=r"w must be"):
+        generator.second_order(z)[2](z)
     with pytest.raises(ValueError, match=r"agree on \(d, D\)"):
         RBFGenerator(VAE(VAEConfig(D, 3)).double(), rbf)

@@ -7,7 +7,7 @@ import torch
 
 from vae import RBFConfig, RBFPrecision, fit_rbf
 from vae.features import RadialFeatures
-from vae.rbf_fit import bandwidths_of, cluster, fit_weights
+from vae.rbf_fit import bandwidths_of, cluster, fit_weights, principal_components
 
 F64 = torch.float64
 
@@ -33,9 +33,7 @@ def test_precision_by_hand():
 
 def test_far_from_the_data_sigma_is_the_root_of_one_over_xi(rng):
     xi = torch.tensor([1e-6, 1e-2, 4.0], dtype=F64)
-    rbf = RBFPrecision(
-        torch.zeros(1, 2, dtype=F64), torch.ones(1, dtype=F64), torch.ones(3, 1, dtype=F64), xi
-    )
+    rbf = RBFPrecision(torch.zeros(1, 2, dtype=F64), torch.ones(1, dtype=F64), torch.ones(3, 1, dtype=F64), xi)
     far = rbf.standard_deviation(torch.tensor([[30.0, 0.0]], dtype=F64))
     torch.testing.assert_close(far, torch.tensor([[1e3, 10.0, 0.5]], dtype=F64))
 
@@ -69,6 +67,26 @@ def test_empty_clusters_are_dropped():
     centers, assignment = cluster(z, 4, seed=0)
     torch.testing.assert_close(centers[assignment], z)
     assert centers.shape[0] == 3
+
+
+def test_principal_components_keep_the_largest_spread(rng):
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=rng, dtype=F64)).Q
+    z = torch.randn(200, 4, generator=rng, dtype=F64) * torch.tensor([3.0, 2.0, 0.1, 0.0]) + 5
+    part = principal_components(z @ turn, 2)
+    # Projections on the two wide axes: distances in them are those of the first two coordinates, nearly.
+    torch.testing.assert_close(torch.cdist(part, part), torch.cdist(z[:, :2], z[:, :2]), atol=0.4, rtol=0)
+    torch.testing.assert_close(principal_components(z, 4), z)
+    assert principal_components(z, None) is z
+
+
+def test_clusters_in_a_projection_have_their_centres_in_the_latent_space(rng):
+    """Two clusters told apart by the first coordinate."""
+    z = torch.cat([torch.randn(50, 2, generator=rng, dtype=F64) * 0.1 + torch.tensor([x, x / 4]) for x in (-4.0, 4.0)])
+    rbf = fit_rbf(z, torch.ones_like(z), RBFConfig(num_centers=2, num_components=1))
+    expected = torch.stack([z[:50].mean(0), z[50:].mean(0)])
+    torch.testing.assert_close(rbf.centers[rbf.centers[:, 0].argsort()], expected)
+    same = fit_rbf(z, torch.ones_like(z), RBFConfig(num_centers=2))
+    torch.testing.assert_close(rbf.bandwidths.sort().values, same.bandwidths.sort().values)
 
 
 def problem(rng, outputs=4, dtype=F64):
@@ -134,9 +152,7 @@ def test_fit_matches_smooth_variances_at_the_data(rng, d):
     assert bool((rbf.weights >= 0).all())
     error = (1 / rbf(z) / variances - 1).abs()
     assert error.median() < 0.2
-    assert torch.equal(
-        fit_rbf(z, variances, RBFConfig(num_centers=10, bandwidth_factor=3.0)).weights, rbf.weights
-    )
+    assert torch.equal(fit_rbf(z, variances, RBFConfig(num_centers=10, bandwidth_factor=3.0)).weights, rbf.weights)
 
 
 def test_bad_input_is_named(rng, unchecked_shapes):
@@ -149,6 +165,8 @@ def test_bad_input_is_named(rng, unchecked_shapes):
         fit_rbf(z, s, RBFConfig(num_centers=21))
     with pytest.raises(ValueError, match="xi must be positive"):
         RBFConfig(xi=0.0)
+    with pytest.raises(ValueError, match="num_components must be positive"):
+        RBFConfig(num_components=0)
     ones = torch.ones(2, dtype=F64)
     with pytest.raises(ValueError, match="weights has 4 of 4 values out of range"):
         RBFPrecision(z[:2], ones, -torch.ones(2, 2, dtype=F64), ones)
