@@ -99,6 +99,34 @@ class GraphPaths:
                     polylines[s].append(_resample(positions[paths[min(s, len(paths) - 1)]]))
         return [Curve(torch.as_tensor(np.stack(lines)).to(z0)) for lines in polylines]
 
+    def distances(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+        """Lengths of shortest paths on the graph between all pairs of n points: `distance_matrix` at a glance.
+
+        Every value is the length of a curve, up to quadrature on half edges, so it bounds the distance from above; how
+        closely, the number of nodes decides. One shortest-path tree per point instead of one geodesic per pair. Not for
+        points so near to one another that the graph has no node between them: each is joined to graph nodes only.
+
+        Args:
+            z: points ``(n, d)``, finite.
+
+        Returns:
+            Symmetric ``(n, n)`` with a zero diagonal, in the metric's unit; infinite where no path exists.
+
+        Raises:
+            ValueError: when z is not ``(n, d)`` of the nodes' dimension, or not finite.
+        """
+        if z.ndim != 2 or z.shape[1] != self.nodes.shape[1] or not bool(z.isfinite().all()):
+            raise ValueError(f"z must be finite and (n, {self.nodes.shape[1]}); got {tuple(z.shape)}")
+        if len(z) == 0:
+            return z.new_zeros(0, 0)
+        with torch.no_grad():
+            graph = self._join(z)
+        points = len(self.nodes) + np.arange(len(z))
+        parts = np.array_split(points, -(-len(z) // _SOURCES))
+        lengths = np.concatenate([dijkstra(graph, indices=rows)[:, len(self.nodes) :] for rows in parts])
+        # Both trees hold the same path, its edges added up in two orders.
+        return torch.as_tensor(np.minimum(lengths, lengths.T)).to(z)
+
     def _neighbors(self, z: Tensor, M: Tensor) -> np.ndarray:
         """Indices of the graph nodes to join to the points z: nearest by the metric, and nearest by Euclid."""
         near = torch.as_tensor(self._index.kneighbors(z.cpu().numpy(), return_distance=False), device=z.device)

@@ -17,13 +17,15 @@ PACKAGES = ("geodesics", "vae", "bench")
 # The layers of the core, lowest first: a module imports only from layers below its own. A name stands for the
 # module or for all modules of the folder, which may import one another. Each module is in exactly one layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("geodesics.generators", "geodesics.elements", "geodesics.rows"),
-    ("geodesics.calculus", "geodesics.curves", "geodesics.block_cholesky", "geodesics.block_bidiagonal"),
+    ("geodesics.generators", "geodesics.elements", "geodesics.rows", "geodesics.memory", "geodesics.small_matrices"),
+    ("geodesics.calculus", "geodesics.reduction", "geodesics.curves"),
+    ("geodesics.block_cholesky", "geodesics.block_bidiagonal"),
     ("geodesics.connection", "geodesics.path_energy", "geodesics.initial", "geodesics.solution"),
     ("geodesics.path_energy_pullback", "geodesics.path_energy_general", "geodesics.newton", "geodesics.mesh"),
     ("geodesics.runge_kutta", "geodesics.quintics"),
     ("geodesics.metrics", "geodesics.energy_levels"),
-    ("geodesics.forms", "geodesics.quadrature", "geodesics.flow", "geodesics.graph_paths", "geodesics.checks"),
+    ("geodesics.forms", "geodesics.curvature", "geodesics.quadrature"),
+    ("geodesics.flow", "geodesics.graph_paths", "geodesics.checks"),
     ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting", "geodesics.certify"),
     ("geodesics.descent",),
     (
@@ -34,7 +36,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "geodesics.collocation_solver",
     ),
     ("geodesics.shooting_solver", "geodesics.solve"),
-    ("geodesics.distances", "geodesics.logarithm", "geodesics.plots"),
+    ("geodesics.distances", "geodesics.logarithm", "geodesics.plots", "geodesics.random_walks"),
+    ("geodesics.moving_ends",),
+    ("geodesics.means", "geodesics.land"),
+    ("geodesics.clustering", "geodesics.land_fit"),
 )
 
 # Packages that may be missing, and so may be imported where they are used.
@@ -46,7 +51,8 @@ MAY_WAIT = {
     "geodesics.graph_paths",  # neighbours and shortest paths are those of scikit-learn and SciPy
     "geodesics.checks",
     "geodesics.collocation_solver",  # SciPy's, one problem at a time
-    "geodesics.plots",
+    "geodesics.plots.canvas",
+    "geodesics.land_fit",  # scikit-learn's k-means, where no labels are given
 }
 
 

@@ -12,6 +12,9 @@ from geodesics import (
     PullbackMetric,
     length,
     plot_curves,
+    plot_decoded,
+    plot_field,
+    plot_latents,
     plot_measure,
     plot_speeds,
     plot_strips,
@@ -225,3 +228,55 @@ def test_missing_matplotlib_is_explained(half_plane, arcs, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"latent-geodesics\[plots\]"):
         plot_curves(arcs)
+
+
+def test_a_field_is_drawn_where_it_is():
+    ax = plot_field(lambda z: 10 * z[:, 0] + z[:, 1], extent=(0.0, 1.0, 2.0, 4.0), resolution=5, label="height")
+    (mesh,) = ax.collections
+    drawn = np.asarray(mesh.get_array()).reshape(5, 5)
+    np.testing.assert_allclose(drawn, np.linspace(2, 4, 5)[:, None] + 10 * np.linspace(0, 1, 5), atol=1e-6)
+    assert ax.figure.axes[1].get_ylabel() == "height"
+
+
+def test_latents_have_a_colour_for_each_class():
+    points = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    ax = plot_latents(points, torch.tensor([4, 2, 4]))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["2", "4"]
+    drawn = [np.asarray(part.get_offsets()).tolist() for part in ax.collections]
+    assert drawn == [[[2, 3]], [[0, 1], [4, 5]]]
+    assert plot_latents(points).get_legend() is None
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((1, 2), 0), ((1, 1, 2), 0), ((3, 1, 2), 3)])
+def test_decoded_images_are_where_their_points_are(shape, channels):
+    """The first pixel of each image is z_1, the second z_2: cells' midpoints, the second axis upwards."""
+
+    def decode_point(z):
+        pair = z[:, None, :].expand(-1, max(channels, 1), 2) / 10
+        return torch.cat([pair.flatten(1), torch.full_like(z, 9.0)], dim=1)
+
+    latents = torch.tensor([[0.0, 0.0], [4.0, 4.0]], dtype=torch.float64)
+    ax = plot_decoded(decode_point, latents, shape, extent=(0.0, 4.0, 0.0, 8.0), num_images=2)
+    image = np.ma.getdata(ax.images[0].get_array())
+    image = image if channels else image[..., None].repeat(3, axis=2)
+    np.testing.assert_allclose(image[0, [0, 1, 3, 4], 0], [0.1, 0.6, 0.3, 0.6])
+    np.testing.assert_allclose(image[2, [0, 1, 3, 4], 0], [0.1, 0.2, 0.3, 0.2])
+    assert image.shape[:2] == (3, 5)
+    assert list(ax.images[0].get_extent()) == [0, 4, 0, 8]
+    ax.figure.canvas.draw()
+
+
+def test_bad_fields_and_grids_are_named(unchecked_shapes):
+    plane = torch.rand(4, 2)
+    with pytest.raises(ValueError, match=r"field must map \(B, 2\) to \(B,\)"):
+        plot_field(lambda z: z, plane, resolution=4)
+    with pytest.raises(ValueError, match="latents must lie in a plane"):
+        plot_latents(torch.zeros(4, 3))
+    with pytest.raises(ValueError, match="latents must lie in a plane"):
+        plot_decoded(decode, torch.zeros(4, 3), (2, 3))
+    with pytest.raises(ValueError, match="image_shape must be"):
+        plot_decoded(decode, plane, (6,))
+    with pytest.raises(ValueError, match="increasing"):
+        plot_decoded(decode, plane, (2, 3), extent=(0.0, 0.0, 1.0, 2.0))
+    with pytest.raises(ValueError, match="num_images must be at least 1"):
+        plot_decoded(decode, plane, (2, 3), num_images=0)

@@ -9,15 +9,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vae.activations import Activation
-    from vae.checkpoints import load_optimizer, load_rbf, load_vae, save_optimizer, save_rbf, save_vae
+    from vae.checkpoints import (
+        load_neural_field,
+        load_optimizer,
+        load_rbf,
+        load_vae,
+        save_neural_field,
+        save_optimizer,
+        save_rbf,
+        save_vae,
+    )
     from vae.data import Dataset, from_arrays, load_digits, load_fashion_mnist, load_mnist, read_idx
-    from vae.generators import MeanGenerator, RBFGenerator, VAEGenerator
+    from vae.generators import MeanGenerator, NeuralFieldGenerator, RBFGenerator, VAEGenerator
     from vae.loss import annealing, gaussian_nll, kl_to_prior, vae_loss
     from vae.model import VAE, VAEConfig
     from vae.networks import ConvolutionalArchitecture, DiagonalGaussian, PerceptronArchitecture
+    from vae.neural_field import NeuralField
+    from vae.neural_field_fit import NeuralFieldConfig, fit_neural_field, fit_neural_field_to_vae
     from vae.published import load_published
     from vae.rbf import RBFPrecision
     from vae.rbf_fit import RBFConfig, fit_rbf, fit_rbf_to_vae
+    from vae.rbf_selection import DeviationScore, RBFCandidate, RBFSelection, score_deviation, select_rbf
     from vae.training import EpochRecord, TrainingConfig, TrainingResult, train_vae
 
 __all__ = [
@@ -25,18 +37,26 @@ __all__ = [
     "Activation",
     "ConvolutionalArchitecture",
     "Dataset",
+    "DeviationScore",
     "DiagonalGaussian",
     "EpochRecord",
     "MeanGenerator",
+    "NeuralField",
+    "NeuralFieldConfig",
+    "NeuralFieldGenerator",
     "PerceptronArchitecture",
+    "RBFCandidate",
     "RBFConfig",
     "RBFGenerator",
     "RBFPrecision",
+    "RBFSelection",
     "TrainingConfig",
     "TrainingResult",
     "VAEConfig",
     "VAEGenerator",
     "annealing",
+    "fit_neural_field",
+    "fit_neural_field_to_vae",
     "fit_rbf",
     "fit_rbf_to_vae",
     "from_arrays",
@@ -45,29 +65,45 @@ __all__ = [
     "load_digits",
     "load_fashion_mnist",
     "load_mnist",
+    "load_neural_field",
     "load_optimizer",
     "load_published",
     "load_rbf",
     "load_vae",
     "read_idx",
+    "save_neural_field",
     "save_optimizer",
     "save_rbf",
     "save_vae",
+    "score_deviation",
+    "select_rbf",
     "train_vae",
     "vae_loss",
 ]
 
 _MODULES = {
     "activations": ("Activation",),
-    "checkpoints": ("load_optimizer", "load_rbf", "load_vae", "save_optimizer", "save_rbf", "save_vae"),
+    "checkpoints": (
+        "load_neural_field",
+        "load_optimizer",
+        "load_rbf",
+        "load_vae",
+        "save_neural_field",
+        "save_optimizer",
+        "save_rbf",
+        "save_vae",
+    ),
     "data": ("Dataset", "from_arrays", "load_digits", "load_fashion_mnist", "load_mnist", "read_idx"),
-    "generators": ("MeanGenerator", "RBFGenerator", "VAEGenerator"),
+    "generators": ("MeanGenerator", "NeuralFieldGenerator", "RBFGenerator", "VAEGenerator"),
     "loss": ("annealing", "gaussian_nll", "kl_to_prior", "vae_loss"),
     "model": ("VAE", "VAEConfig"),
     "networks": ("ConvolutionalArchitecture", "DiagonalGaussian", "PerceptronArchitecture"),
+    "neural_field": ("NeuralField",),
+    "neural_field_fit": ("NeuralFieldConfig", "fit_neural_field", "fit_neural_field_to_vae"),
     "published": ("load_published",),
     "rbf": ("RBFPrecision",),
     "rbf_fit": ("RBFConfig", "fit_rbf", "fit_rbf_to_vae"),
+    "rbf_selection": ("DeviationScore", "RBFCandidate", "RBFSelection", "score_deviation", "select_rbf"),
     "training": ("EpochRecord", "TrainingConfig", "TrainingResult", "train_vae"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

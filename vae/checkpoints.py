@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vae.model import VAE, VAEConfig
+from vae.neural_field import NeuralField
 from vae.rbf import RBFPrecision
 
 FORMAT = 1
@@ -52,6 +53,25 @@ def load_rbf(path: str | PathLike[str], device: torch.device | str = "cpu") -> R
     """
     tensors, _ = read(path, "rbf", device)
     return RBFPrecision(tensors["centers"], tensors["bandwidths"], tensors["weights"], tensors["xi"])
+
+
+def save_neural_field(field: NeuralField, path: str | PathLike[str]) -> None:
+    """Write a neural field's weights and sizes."""
+    sizes = {"latent_dim": field.latent_dim, "data_dim": field.data_dim, "hidden": field.hidden, "xi": field.xi}
+    write(path, "neural field", field.state_dict(), sizes)
+
+
+def load_neural_field(path: str | PathLike[str], device: torch.device | str = "cpu") -> NeuralField:
+    """Read a neural field written by `save_neural_field`, frozen, and in the dtype it was saved in.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    tensors, values = read(path, "neural field", device)
+    sizes = values["latent_dim"], values["data_dim"], tuple(values["hidden"])
+    field = NeuralField(*sizes, tensors["shift"], tensors["scale"], values["xi"], torch.Generator())
+    field.load_state_dict(tensors)
+    return field.eval().requires_grad_(False)
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, path: str | PathLike[str]) -> None:

@@ -32,6 +32,8 @@ class RBFConfig:
         tol: the weights of an output are done when its relative projected gradient is at most this.
         max_iter: iterations at most; each costs three products of (N, K) by (K, D).
         seed: of k-means.
+        num_components: principal components of the latents in which k-means finds the clusters; None for the latent
+            space itself. Centres and radii are those of the clusters in the latent space either way.
     """
 
     num_centers: int = 64
@@ -40,10 +42,11 @@ class RBFConfig:
     tol: float = 1e-4
     max_iter: int = 1000
     seed: int = 0
+    num_components: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_centers", "bandwidth_factor", "xi", "tol", "max_iter"):
-            if not getattr(self, name) > 0:
+        for name in ("num_centers", "bandwidth_factor", "xi", "tol", "max_iter", "num_components"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
 
 
@@ -94,12 +97,15 @@ def fit_rbf(
     config = config or RBFConfig()
     if latents.ndim != 2 or variances.ndim != 2 or latents.shape[0] != variances.shape[0]:
         raise ValueError(
-            f"latents and variances must be (N, d) and (N, D); "
-            f"got {tuple(latents.shape)} and {tuple(variances.shape)}"
+            f"latents and variances must be (N, d) and (N, D); got {tuple(latents.shape)} and {tuple(variances.shape)}"
         )
     if not (bool(latents.isfinite().all()) and bool((variances.isfinite() & (variances > 0)).all())):
         raise ValueError("latents must be finite, variances finite and positive")
-    centers, assignment = cluster(latents, config.num_centers, config.seed)
+    projected = principal_components(latents, config.num_components)
+    centers, assignment = cluster(projected, config.num_centers, config.seed)
+    if config.num_components is not None:
+        members = torch.nn.functional.one_hot(assignment, len(centers)).to(latents)
+        centers = members.T @ latents / members.sum(0)[:, None]
     bandwidths = bandwidths_of(latents, centers, assignment, config.bandwidth_factor)
     xi = torch.full_like(variances[0], config.xi)
     features = RadialFeatures(centers, bandwidths)(latents)
@@ -116,14 +122,21 @@ def cluster(
         ValueError: fewer points than centres.
     """
     if latents.shape[0] < num_centers:
-        raise ValueError(
-            f"num_centers must be at most the number of points {latents.shape[0]}; got {num_centers}"
-        )
+        raise ValueError(f"num_centers must be at most the number of points {latents.shape[0]}; got {num_centers}")
     means = KMeans(num_centers, n_init=1, random_state=seed).fit(latents.detach().double().cpu().numpy())
     assignment = torch.as_tensor(means.labels_, dtype=torch.int64, device=latents.device)
     used, assignment = assignment.unique(return_inverse=True)
     centers = torch.as_tensor(means.cluster_centers_, dtype=latents.dtype, device=latents.device)
     return centers[used], assignment
+
+
+def principal_components(latents: Float[Tensor, "n d"], count: int | None) -> Float[Tensor, "n p"]:
+    """Coordinates along the axes of largest variance, `count` of them at most; None leaves the latents as they are."""
+    if count is None or count >= latents.shape[1]:
+        return latents
+    centered = latents - latents.mean(0)
+    _, axes = torch.linalg.eigh(centered.T @ centered)
+    return centered @ axes[:, -count:]
 
 
 def bandwidths_of(
