@@ -40,12 +40,17 @@ def lagrange_basis(nodes: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def basis_at(degree: int, at: Tensor) -> tuple[Tensor, Tensor]:
     """Values and derivatives of the Lobatto-Lagrange basis at a tensor of points in [0, 1], each ``(..., p + 1)``."""
-    nodes = 2 * lobatto_nodes(degree) - 1
-    coefficients = torch.as_tensor(np.linalg.inv(np.vander(nodes, increasing=True))).to(at)
+    coefficients = torch.as_tensor(_monomials(degree)).to(at)
     powers = torch.arange(degree + 1, dtype=at.dtype, device=at.device)
     x = (2 * at - 1)[..., None]
     slopes = 2 * powers * x ** (powers - 1).clamp(min=0)
     return x**powers @ coefficients, slopes @ coefficients
+
+
+@lru_cache
+def _monomials(degree: int) -> np.ndarray:
+    """Coefficients of the Lobatto-Lagrange basis in powers of x on [-1, 1], ``(p + 1, p + 1)``."""
+    return np.linalg.inv(np.vander(2 * lobatto_nodes(degree) - 1, increasing=True))
 
 
 class Elements(NamedTuple):

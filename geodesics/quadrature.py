@@ -9,6 +9,7 @@ from torch import Tensor
 
 from geodesics.curves import Curve
 from geodesics.elements import basis_at, gather, gauss_rule
+from geodesics.memory import rows_in_memory
 from geodesics.metrics import Metric
 
 # Kronrod's extension of the 7-point Gauss rule on [-1, 1] (QUADPACK, Piessens et al. 1983): x >= 0 half.
@@ -37,8 +38,8 @@ _KRONROD_WEIGHTS = np.array(
     ]
 )
 KRONROD_POINTS = 15
-# Points whose speed is computed at a time, a bound on memory.
-_POINTS = 2**13
+# Numbers that the speed at one point is taken to need, which bounds how many are computed at a time.
+_NUMBERS = 2**9
 
 
 class Measured(NamedTuple):
@@ -65,7 +66,8 @@ def element_speeds(
     local = gather(curve.points, curve.degree)
     z = torch.einsum("qk,bskd->bsqd", values, local)
     v = torch.einsum("qk,bskd->bsqd", slopes, local)
-    points, tangents = z.flatten(0, 2).split(_POINTS), v.flatten(0, 2).split(_POINTS)
+    chunk = rows_in_memory(z, _NUMBERS)
+    points, tangents = z.flatten(0, 2).split(chunk), v.flatten(0, 2).split(chunk)
     speed = torch.cat([metric.norm(*part) for part in zip(points, tangents, strict=True)])
     return speed.reshape(z.shape[:3]), v.norm(dim=-1)
 
