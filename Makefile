@@ -3,7 +3,7 @@
 #   make demo       train on the bundled digits, compute geodesics, write the pictures
 #   make test       the tests but the slow ones        make test-all   all of them
 #   make lint       ruff        make types   mypy      make docs       the site, in site/
-#   make bench      the benchmarks                     make clean      remove all that make made
+#   make bench      the core's speed, now and stored   make clean      remove all that make made
 #
 # Another Python:          make test PYTHON=python3.13
 # Arguments for pytest:    make test PYTEST_ARGS="-n 2 -k sphere"
@@ -11,6 +11,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # The first Python of the tested versions that starts and can make environments.
 PYTHON ?= $(or $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
@@ -41,9 +42,13 @@ types: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m mkdocs build --strict
 
-# Without the run-time shape checks of the tests: they would be timed too.
+# Without the run-time shape checks of the tests: they would be timed too. Fails where a piece has become slower, over
+# its floor, than 1.5 times what bench/results/core.json says. Another limit: make bench BENCH_ARGS="--limit 2";
+# a new state to compare with: make bench BENCH_ARGS=--store
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest bench -o addopts="" $(PYTEST_ARGS)
+	@mkdir -p .benchmarks
+	$(BIN)/python -m pytest bench/bench_core.py -o addopts="" --benchmark-json=.benchmarks/core.json $(PYTEST_ARGS)
+	$(BIN)/python -m bench.compare .benchmarks/core.json $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist site .benchmarks .mypy_cache .pytest_cache .ruff_cache

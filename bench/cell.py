@@ -91,12 +91,12 @@ def run_cell(contestant: Contestant, problems: ProblemSet, time_limit: float, nu
         num_chords: of the dense length.
     """
     metric = TimedMetric(problems.metric, time.perf_counter() + time_limit)
-    baseline = _reset_peak()
+    baseline = reset_peak()
     solved = _solve(contestant, problems, metric)
     runs: list[Seconds] = []
     if solved.reached == len(problems):
         runs = _repeat(contestant, problems, metric, solved.seconds.wall)
-    memory = _peak(baseline)
+    memory = peak_memory(baseline)
     seconds = _per_geodesic(runs, solved, len(problems))
     return Cell(
         problems=len(problems),
@@ -137,7 +137,7 @@ def _solve(contestant: Contestant, problems: ProblemSet, metric: TimedMetric) ->
     while reached < len(problems):
         rows = slice(reached, min(len(problems), max(1, 2 * reached)))
         try:
-            answer, seconds = _timed(contestant, problems.part(rows), metric)
+            answer, seconds = timed(contestant, problems.part(rows), metric)
         except TimeLimit:
             timed_out = True
             break
@@ -150,8 +150,8 @@ def _solve(contestant: Contestant, problems: ProblemSet, metric: TimedMetric) ->
     return Solved(answers, Seconds(wall, cpu), reached, timed_out, error)
 
 
-def _timed(contestant: Contestant, problems: ProblemSet, metric: TimedMetric) -> tuple[Answer, Seconds]:
-    """An answer with the time it took."""
+def timed(contestant: Contestant, problems: ProblemSet, metric: TimedMetric) -> tuple[Answer, Seconds]:
+    """An answer with the time that it took."""
     wall, cpu = time.perf_counter(), time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # failures are counted in the table
@@ -164,7 +164,7 @@ def _repeat(contestant: Contestant, problems: ProblemSet, metric: TimedMetric, e
     runs: list[Seconds] = []
     while len(runs) < RUNS and time.perf_counter() + expected < metric.deadline:
         try:
-            _, seconds = _timed(contestant, problems, metric)
+            _, seconds = timed(contestant, problems, metric)
         except TimeLimit:
             break
         runs.append(seconds)
@@ -204,7 +204,7 @@ def _known(values: Any) -> list[float | None]:
     return [float(f"{x:.12g}") if abs(x) < float("inf") else None for x in values.tolist()]
 
 
-def _reset_peak() -> float | None:
+def reset_peak() -> float | None:
     """Set the process's peak memory back to what it holds now, in MiB; None where that cannot be done."""
     try:
         _CLEAR.write_text("5")
@@ -213,7 +213,7 @@ def _reset_peak() -> float | None:
         return None
 
 
-def _peak(baseline: float | None) -> float | None:
+def peak_memory(baseline: float | None) -> float | None:
     return None if baseline is None else max(0.0, _memory("VmHWM") - baseline)
 
 

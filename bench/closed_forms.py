@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,7 +15,13 @@ NUM_PAIRS = 16
 Rows = Callable[[Tensor], Tensor]
 
 
-def closed_forms() -> dict[str, Callable[[], ProblemSet]]:
+class Maker(Protocol):
+    """Draws a set of problems, the same every time."""
+
+    def __call__(self, count: int = NUM_PAIRS) -> ProblemSet: ...
+
+
+def closed_forms() -> dict[str, Maker]:
     """Makers of the problem sets, by name."""
     return {
         "sphere": _sphere,
@@ -100,60 +107,60 @@ def _diagonal(*entries: Tensor) -> Tensor:
     return torch.diag_embed(torch.stack(entries, dim=-1))
 
 
-def _uniform(rng: torch.Generator, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand(NUM_PAIRS, generator=rng, dtype=torch.float64)
+def _uniform(rng: torch.Generator, count: int, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=rng, dtype=torch.float64)
 
 
-def _points(rng: torch.Generator, *ranges: tuple[float, float]) -> Tensor:
-    return torch.stack([_uniform(rng, *bounds) for bounds in ranges], dim=1)
+def _points(rng: torch.Generator, count: int, *ranges: tuple[float, float]) -> Tensor:
+    return torch.stack([_uniform(rng, count, *bounds) for bounds in ranges], dim=1)
 
 
-def _sphere() -> ProblemSet:
+def _sphere(count: int = NUM_PAIRS) -> ProblemSet:
     rng = torch.Generator().manual_seed(1)
-    z0, z1 = (_points(rng, (0.6, 2.5), (-1.2, 1.2)) for _ in range(2))
+    z0, z1 = (_points(rng, count, (0.6, 2.5), (-1.2, 1.2)) for _ in range(2))
     return ProblemSet("sphere", PullbackMetric(sphere), z0, z1, sphere_distance(z0, z1), sphere)
 
 
-def _half_plane() -> ProblemSet:
+def _half_plane(count: int = NUM_PAIRS) -> ProblemSet:
     rng = torch.Generator().manual_seed(2)
-    z0, z1 = (_points(rng, (-2, 2), (0.3, 3)) for _ in range(2))
+    z0, z1 = (_points(rng, count, (-2, 2), (0.3, 3)) for _ in range(2))
     return ProblemSet("half-plane", FunctionMetric(half_plane_tensor), z0, z1, half_plane_distance(z0, z1))
 
 
-def _fisher() -> ProblemSet:
+def _fisher(count: int = NUM_PAIRS) -> ProblemSet:
     rng = torch.Generator().manual_seed(3)
-    z0, z1 = (_points(rng, (-2, 2), (0.3, 3)) for _ in range(2))
+    z0, z1 = (_points(rng, count, (-2, 2), (0.3, 3)) for _ in range(2))
     return ProblemSet("fisher", FunctionMetric(fisher_tensor), z0, z1, fisher_distance(z0, z1))
 
 
-def _disk() -> ProblemSet:
+def _disk(count: int = NUM_PAIRS) -> ProblemSet:
     rng = torch.Generator().manual_seed(4)
-    z0, z1 = (_polar(_uniform(rng, 0, 0.9), _uniform(rng, -math.pi, math.pi)) for _ in range(2))
+    z0, z1 = (_polar(_uniform(rng, count, 0, 0.9), _uniform(rng, count, -math.pi, math.pi)) for _ in range(2))
     return ProblemSet("poincare-disk", FunctionMetric(disk_tensor), z0, z1, disk_distance(z0, z1))
 
 
-def _torus() -> ProblemSet:
+def _torus(count: int = NUM_PAIRS) -> ProblemSet:
     """Arcs on the outer side, shorter than any way around the tube or the hole."""
     rng = torch.Generator().manual_seed(5)
-    v0, v1 = _uniform(rng, -1, 1), _uniform(rng, -1, 1)
+    v0, v1 = _uniform(rng, count, -1, 1), _uniform(rng, count, -1, 1)
     v1 = torch.where((v1 - v0).abs() < 0.3, v0 - 0.6 * v0.sign(), v1)
     low, high = v0.minimum(v1), v0.maximum(v1)
     narrowest = 2 + low.cos().minimum(high.cos())
-    c = narrowest * _uniform(rng, 0.2, 0.8)
+    c = narrowest * _uniform(rng, count, 0.2, 0.8)
     dphi, length = clairaut(lambda v: 2 + v.cos(), torch.ones_like, c, low, high)
-    start = _uniform(rng, -1, 1)
+    start = _uniform(rng, count, -1, 1)
     z0, z1 = torch.stack([start, low], dim=1), torch.stack([start + dphi, high], dim=1)
     return ProblemSet("torus", PullbackMetric(torus), z0, z1, length, torus)
 
 
-def _paraboloid() -> ProblemSet:
+def _paraboloid(count: int = NUM_PAIRS) -> ProblemSet:
     """Outward arcs: minimal while the longitude changes by less than pi, the curvature falling outwards."""
     rng = torch.Generator().manual_seed(6)
-    low = _uniform(rng, 0.2, 0.6)
-    high = low + _uniform(rng, 0.3, 0.9)
-    c = low * _uniform(rng, 0.1, 0.8)
+    low = _uniform(rng, count, 0.2, 0.6)
+    high = low + _uniform(rng, count, 0.3, 0.9)
+    c = low * _uniform(rng, count, 0.1, 0.8)
     dphi, length = clairaut(lambda r: r, lambda r: (1 + 4 * r.square()).sqrt(), c, low, high)
-    start = _uniform(rng, -math.pi, math.pi)
+    start = _uniform(rng, count, -math.pi, math.pi)
     z0, z1 = _polar(low, start), _polar(high, start + dphi)
     return ProblemSet("paraboloid", PullbackMetric(paraboloid), z0, z1, length, paraboloid)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.clock import TimedMetric
-from bench.peers import stochman_geodesics
+from bench.peers.geomstats_paths import boundary_value, straightened
+from bench.peers.stochman_splines import stochman_geodesics
 from bench.problem_set import ProblemSet
 from geodesics import (
     AdamSolver,
@@ -25,6 +26,9 @@ from geodesics import (
     Straight,
     geodesic,
 )
+
+if find_spec("jax") is not None:
+    from bench.peers.georce_jax import PORTED, georce_geodesics
 
 
 class Answer(NamedTuple):
@@ -56,21 +60,31 @@ class Contestant(NamedTuple):
         name: for the table.
         solve: answers a set of problems, asking the metric given with it: the set's own with a clock on it.
         from_graph: whether it starts from the graph of the data, and so needs one.
+        one_by_one: whether it solves a batch problem after problem, so that its rate is that of a part.
+        problems: names of the sets that it can be run on; None for all.
     """
 
     name: str
     solve: Callable[[ProblemSet, TimedMetric], Answer]
     from_graph: bool
+    one_by_one: bool = False
+    problems: frozenset[str] | None = None
 
     def applies(self, problems: ProblemSet) -> bool:
         """Whether it can be run on a set."""
-        return not self.from_graph or problems.graph is not None
+        known = self.problems is None or problems.name in self.problems
+        return known and (not self.from_graph or problems.graph is not None)
+
+
+# Points of the curves that a peer found, and which of them it says have converged.
+PeerSolver = Callable[[ProblemSet, TimedMetric], tuple[Tensor, Tensor]]
 
 
 def contestants() -> dict[str, Contestant]:
     """All that can be run here: ``solver/straight`` everywhere, ``solver/graph`` where there is data."""
     solvers: dict[str, Solver] = {
         "energy": EnergySolver(),
+        "energy-4": EnergySolver(num_segments=4),
         "shooting": ShootingSolver(),
         "georce": GeorceSolver(),
         "lbfgs": LBFGSSolver(),
@@ -78,9 +92,26 @@ def contestants() -> dict[str, Contestant]:
         "collocation": CollocationSolver(),
     }
     found = [_ours(name, solver, graph) for name, solver in solvers.items() for graph in (False, True)]
-    if find_spec("stochman") is not None:
-        found.append(Contestant("stochman/straight", _stochman, from_graph=False))
+    found += peers()
     return {contestant.name: contestant for contestant in found}
+
+
+def peers() -> list[Contestant]:
+    """The peers that are installed, each from straight lines."""
+    found = []
+    if find_spec("stochman") is not None:
+        found.append(_peer("stochman", stochman_geodesics))
+    if find_spec("jax") is not None:
+        found.append(_peer("georce-jax", georce_geodesics, problems=PORTED))
+    if find_spec("geomstats") is not None:
+        found.append(_peer("geomstats-straightening", straightened, one_by_one=True))
+        found.append(_peer("geomstats-bvp", boundary_value, one_by_one=True))
+    return found
+
+
+def missing_peers() -> list[str]:
+    """Packages of peers that are not installed."""
+    return [name for name in ("stochman", "jax", "geomstats") if find_spec(name) is None]
 
 
 def _ours(name: str, solver: Solver, from_graph: bool) -> Contestant:
@@ -91,7 +122,8 @@ def _ours(name: str, solver: Solver, from_graph: bool) -> Contestant:
             initial = problems.graph()
         return _answer(metric, problems, solver, initial)
 
-    return Contestant(f"{name}/{'graph' if from_graph else 'straight'}", solve, from_graph)
+    one_by_one = isinstance(solver, CollocationSolver)
+    return Contestant(f"{name}/{'graph' if from_graph else 'straight'}", solve, from_graph, one_by_one)
 
 
 def _answer(metric: Metric, problems: ProblemSet, solver: Solver, initial: InitialCurves) -> Answer:
@@ -107,8 +139,13 @@ def _answer(metric: Metric, problems: ProblemSet, solver: Solver, initial: Initi
     )
 
 
-def _stochman(problems: ProblemSet, metric: TimedMetric) -> Answer:
-    points, converged = stochman_geodesics(problems, metric)
-    unknown = torch.full_like(problems.best, torch.nan)
-    words = ["converged" if yes else "not converged" for yes in converged.tolist()]
-    return Answer(Curve(points), unknown, unknown, converged, words, None, None)
+def _peer(
+    name: str, solve: PeerSolver, one_by_one: bool = False, problems: frozenset[str] | None = None
+) -> Contestant:
+    def answer(part: ProblemSet, metric: TimedMetric) -> Answer:
+        points, converged = solve(part, metric)
+        unknown = torch.full_like(part.best, torch.nan)
+        words = ["converged" if yes else "not converged" for yes in converged.tolist()]
+        return Answer(Curve(points), unknown, unknown, converged, words, None, None)
+
+    return Contestant(f"{name}/straight", answer, False, one_by_one, problems)

@@ -7,16 +7,11 @@ again.
 """
 
 import argparse
-import hashlib
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +20,8 @@ from tqdm import tqdm
 
 from bench.cell import run_cell
 from bench.closed_forms import closed_forms
-from bench.contestants import Contestant, contestants
+from bench.contestants import Contestant, contestants, missing_peers
+from bench.environment import environment, source_digest
 from bench.learned import digits, published
 from bench.measure import NUM_CHORDS
 from bench.problem_set import ROOT, ProblemSet
@@ -34,8 +30,6 @@ from bench.report import markdown
 QUICK_PROBLEMS = 4
 QUICK_LIMIT = 5.0
 SHARED = ROOT.parent / "shared"
-# Sources of the benchmarks that change no number of the table.
-UNRELATED = {"report.py", "bench_core.py"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run, or go on with, the table, and print it."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
+    for name in missing_peers():
+        print(f"{name} is not installed and left out; the extra `peers` brings it, in an environment of its own")
     print(run(options))
 
 
@@ -120,7 +116,7 @@ def run(options: Options) -> str:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "solvers.json"
     results = json.loads(path.read_text("utf-8")) if path.exists() else {"cells": {}, "graphs": {}}
-    results["environment"] = environment(options)
+    results["environment"] = {**environment(options.threads), "source": source_digest(), "chords": options.chords}
     chosen = [contestants()[name] for name in options.solvers]
     settings = _settings(options, results["environment"]["source"])
     with tqdm(total=len(options.problems) * len(chosen), unit="cell") as bar:
@@ -201,62 +197,6 @@ def _store(path: Path, results: dict[str, Any]) -> None:
     text = json.dumps(rest, indent=1)[:-2] + ',\n "cells": {\n' + cells + "\n }\n}\n"
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
-
-
-def environment(options: Options) -> dict[str, Any]:
-    """What the numbers were measured on and with."""
-    return {
-        "device": _processor(),
-        "dtype": "float64",
-        "threads": options.threads,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        "versions": ", ".join(f"{name} {_version(name)}" for name in ("torch", "numpy", "scipy", "stochman")),
-        "commit": _commit(),
-        "source": source_digest(),
-        "chords": options.chords,
-    }
-
-
-def _processor() -> str:
-    """The processor's name and its cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def _commit() -> str:
-    """The commit of the checkout, with + where files differ from it."""
-    packages = ["geodesics", "vae", "bench"]
-    commands = ["git", "rev-parse", "--short", "HEAD"], ["git", "status", "--porcelain", *packages]
-    try:
-        commit, changed = (
-            subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-            for command in commands
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+" if changed else "")
-
-
-def source_digest() -> str:
-    """Digest of the sources and models that the numbers depend on."""
-    digest = hashlib.sha256()
-    for package in ("geodesics", "vae", "bench"):
-        paths = [*(ROOT / package).glob("**/*.py"), *(ROOT / package).glob("models/*")]
-        for path in sorted(path for path in paths if path.name not in UNRELATED):
-            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Peers, where they are installed: each behind one function that returns points on curves."""
+"""StochMan: Adam on the energy of cubic splines, the whole batch under one stop."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from torch import Tensor
 from bench.clock import TimedMetric
 from bench.problem_set import ProblemSet
 
-# Points at which a peer's smooth curve is read off.
+# Points at which the smooth curves are read off.
 _POINTS = 1025
 
 
 def stochman_geodesics(problems: ProblemSet, metric: TimedMetric) -> tuple[Tensor, Tensor]:
-    """StochMan 0.3 with its defaults: Adam on the energy of cubic splines, the whole batch under one stop.
+    """StochMan 0.3 with its defaults.
 
     Returns:
         Points ``(B, n, d)``, and whether it says that it has converged, one answer for the batch, ``(B,)``.

@@ -1,0 +1,44 @@
+"""As many pairs as a batch takes, on closed forms and on the digits, with the lengths they are held to."""
+
+from functools import lru_cache
+
+import torch
+
+from bench.closed_forms import closed_forms
+from bench.gpu.models import digits_pairs
+from bench.learned import digits_model
+from bench.problem_set import ProblemSet
+from geodesics import GraphPaths
+
+NUM_PAIRS = 1024
+
+
+def many_pairs(name: str, count: int) -> ProblemSet:
+    """The first pairs of a set, the same for every count.
+
+    Args:
+        name: of a closed form, or ``digits``.
+        count: B, at most `NUM_PAIRS`.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if count > NUM_PAIRS:
+        raise ValueError(f"count must be at most {NUM_PAIRS}; got {count}")
+    problems = _digits() if name == "digits" else _closed_form(name)
+    return problems.part(slice(count))
+
+
+@lru_cache
+def _closed_form(name: str) -> ProblemSet:
+    return closed_forms()[name](NUM_PAIRS)
+
+
+@lru_cache
+def _digits() -> ProblemSet:
+    """The stored pairs of `bench.gpu.inputs`, each followed by its reversal: one reference length serves both."""
+    model, pairs = digits_model(), digits_pairs()
+    z0, z1 = (torch.stack(ends, dim=1).flatten(0, 1) for ends in ((pairs.z0, pairs.z1), (pairs.z1, pairs.z0)))
+    graph = lru_cache(lambda: GraphPaths(model.metric, model.latents))
+    best = pairs.best.repeat_interleave(2)
+    return ProblemSet("digits", model.metric, z0, z1, best, model.embedding, graph)

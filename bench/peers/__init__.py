@@ -1,0 +1,1 @@
+"""Peers of the library, one file each, behind functions of one form; used where they are installed."""
