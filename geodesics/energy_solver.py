@@ -20,7 +20,6 @@ from geodesics.energy_levels import (
     Limits,
     Trials,
     element_counts,
-    is_hopeless,
     minimise_level,
     place_starts,
     refine,
@@ -30,6 +29,9 @@ from geodesics.metrics import Metric
 from geodesics.newton import NewtonState
 from geodesics.rows import take
 from geodesics.solution import GeodesicResult, Status
+
+# A start is dropped when this many times its error estimate below its length is still longer than the best.
+_DOUBT = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class EnergySolver:
     num_samples: int = 6
     tol: float | None = None
     length_tol: float = 2e-3
-    max_iter: int = 8
+    max_iter: int = 6
     max_meshes: int = 3
 
     def __post_init__(self) -> None:
@@ -128,7 +130,7 @@ def minimise_energy(
         done = _measure(metric, elements, trials, state, limits)
         upper = torch.where(done.length.isfinite(), done.length + done.length_error, torch.inf)
         shortest = shortest.scatter_reduce(0, trials.problem, upper, "amin")
-        hopeless = is_hopeless(done.length - done.length_error, shortest[trials.problem])
+        hopeless = done.length - _DOUBT * done.length_error > shortest[trials.problem]
         final = _resolved(done, options) | dropped | hopeless | ~done.length.isfinite()
         if not finest:
             rows = (~final).nonzero()[:, 0]
