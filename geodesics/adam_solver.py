@@ -11,6 +11,7 @@ from geodesics.curves import Curve
 from geodesics.descent import DescentState, descend, equal_arc_nodes, path_objective
 from geodesics.elements import make_elements
 from geodesics.metrics import Metric
+from geodesics.options import require_at_least_one, require_not_below, require_positive
 from geodesics.rows import write
 from geodesics.solution import GeodesicResult
 
@@ -54,13 +55,9 @@ class AdamSolver:
     length_tol: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("num_segments", "degree", "max_iter"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.num_samples < self.degree:
-            raise ValueError(f"num_samples must be at least degree; got {self.num_samples} < {self.degree}")
-        if min(self.learning_rate, self.tol, self.length_tol) <= 0:
-            raise ValueError("learning_rate, tol and length_tol must be positive")
+        require_at_least_one(self, "num_segments", "degree", "max_iter")
+        require_not_below(self, "num_samples", "degree")
+        require_positive(self, "learning_rate", "tol", "length_tol")
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Minimise from all starts; the shortest certified curve of every problem wins."""

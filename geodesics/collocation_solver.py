@@ -13,10 +13,11 @@ from geodesics.calculus import basis_tangents
 from geodesics.certify import Ended, certified_result
 from geodesics.curves import Curve
 from geodesics.descent import equal_arc_nodes
-from geodesics.elements import lobatto_nodes, make_elements
+from geodesics.elements import make_elements
 from geodesics.mesh import speed_profile
 from geodesics.metrics import Metric
 from geodesics.newton import newton_decrement
+from geodesics.options import require_positive
 from geodesics.quintics import QUINTIC, hermite
 from geodesics.solution import GeodesicResult
 
@@ -60,15 +61,14 @@ class CollocationSolver:
                 "num_segments must be at least 1 and max_nodes greater; "
                 f"got {self.num_segments}, {self.max_nodes}"
             )
-        if min(self.tol, self.gradient_tol, self.length_tol) <= 0:
-            raise ValueError("tol, gradient_tol and length_tol must be positive")
+        require_positive(self, "tol", "gradient_tol", "length_tol")
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Solve from all starts, one by one; the shortest certified curve of every problem wins."""
         nodes, spent = equal_arc_nodes(metric, starts, 1, self.num_segments)
         found = [_solve_one(metric, row, self) for row in nodes]
         count = max(one.curve.num_segments for one in found)
-        curves = [_with_segments(one.curve, count) for one in found]
+        curves = [one.curve.with_segments(count) for one in found]
         points = torch.cat([curve.points for curve in curves])
         elements = make_elements(QUINTIC, QUINTIC + 1, points)
         energy = metric.path_energy(elements)
@@ -187,18 +187,3 @@ class _Ends:
         zero_left, zero_right = zero.copy(), zero.copy()
         zero_left[:d], zero_right[d:] = one[:d], one[:d]
         return zero_left, zero_right
-
-
-def _with_segments(curve: Curve, count: int) -> Curve:
-    """The same curve with its widest element cut so that there are ``count``: exact, whatever the count."""
-    extra = count - curve.num_segments
-    width = curve.knots.diff(dim=1)[0]
-    widest = torch.arange(len(width), device=width.device) == width.argmax()
-    inside = torch.arange(extra + 1, dtype=width.dtype, device=width.device) / (extra + 1)
-    pieces = curve.knots[0, :-1][widest] + inside * width[widest]
-    knots = torch.cat([pieces[1:], curve.knots[0]]).sort()[0]
-    at = torch.as_tensor(lobatto_nodes(curve.degree)[:-1]).to(width)
-    times = torch.cat([(knots[:-1, None] + at * knots.diff()[:, None]).flatten(), knots[-1:]])
-    points = curve.evaluate(times)
-    points[:, 0], points[:, -1] = curve.points[:, 0], curve.points[:, -1]
-    return Curve(points, knots[None], curve.degree)

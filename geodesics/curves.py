@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geodesics.elements import basis_at, gather, join, lagrange_basis, lobatto_nodes
+from geodesics.elements import basis_at, gather, join, lobatto_nodes
 
 
 class Curve:
@@ -81,16 +81,6 @@ class Curve:
             torch.einsum("btk,btkd->btd", slopes, nodes) / width[..., None],
         )
 
-    def split(self) -> "Curve":
-        """The same curves with every element cut in two."""
-        nodes = lobatto_nodes(self.degree)
-        halves = [torch.as_tensor(lagrange_basis(nodes, at)[0]).to(self.points) for at in (nodes / 2, (nodes + 1) / 2)]
-        local = gather(self.points, self.degree)
-        parts = torch.stack([torch.einsum("ij,bnjd->bnid", half, local) for half in halves], dim=2)
-        middle = (self.knots[:, 1:] + self.knots[:, :-1]) / 2
-        knots = torch.stack([self.knots[:, :-1], middle], dim=2).flatten(1)
-        return Curve(join(parts.flatten(1, 2)), torch.cat([knots, self.knots[:, -1:]], dim=1), self.degree)
-
     def subdivide(self, pieces: Int[Tensor, "b s"], count: int) -> "Curve":
         """The same curves with every element cut into equal pieces.
 
@@ -112,7 +102,8 @@ class Curve:
         return Curve(points, torch.cat([knots, self.knots[:, -1:]], dim=1), self.degree)
 
     def with_segments(self, count: int) -> "Curve":
-        """The same curves with ``count`` >= N elements, cut as evenly as goes."""
+        """The same curves with ``count`` elements, cut as evenly as goes, or more where they have more."""
+        count = max(count, self.num_segments)
         ends = torch.arange(self.num_segments + 1, device=self.points.device) * count // self.num_segments
         return self.subdivide(ends.diff().expand(len(self), -1), count)
 

@@ -101,8 +101,7 @@ def equal_arc_nodes(
     """
     parts, costs = [], []
     for curve in starts:
-        while curve.num_segments < num_segments:
-            curve = curve.split()
+        curve = curve.with_segments(num_segments)
         cells = element_speeds(metric, curve, (np.arange(_CELLS) + 0.5) / _CELLS)[0].flatten(1)
         cells = torch.where(cells.sum(1, keepdim=True) > 0, cells, torch.ones_like(cells))
         arc = torch.cat([torch.zeros_like(cells[:, :1]), cells.cumsum(1)], dim=1)

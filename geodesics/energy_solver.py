@@ -27,6 +27,7 @@ from geodesics.energy_levels import (
 )
 from geodesics.metrics import Metric
 from geodesics.newton import NewtonState
+from geodesics.options import require_at_least_one, require_not_below, require_positive
 from geodesics.rows import take
 from geodesics.solution import GeodesicResult, Status
 
@@ -63,15 +64,10 @@ class EnergySolver:
     max_meshes: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("num_segments", "degree", "max_iter", "max_meshes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.max_segments < self.num_segments:
-            raise ValueError(f"max_segments must be at least num_segments; got {self.max_segments}")
-        if self.num_samples < self.degree:
-            raise ValueError(f"num_samples must be at least degree; got {self.num_samples} < {self.degree}")
-        if self.length_tol <= 0 or (self.tol is not None and self.tol <= 0):
-            raise ValueError("tol and length_tol must be positive")
+        require_at_least_one(self, "num_segments", "degree", "max_iter", "max_meshes")
+        require_not_below(self, "max_segments", "num_segments")
+        require_not_below(self, "num_samples", "degree")
+        require_positive(self, "tol", "length_tol")
 
     def limits(self, dtype: torch.dtype) -> Limits:
         """What a level aims at, in a floating-point type."""

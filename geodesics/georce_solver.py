@@ -20,6 +20,7 @@ from geodesics.descent import (
 )
 from geodesics.elements import Elements
 from geodesics.metrics import Metric
+from geodesics.options import require_at_least_one, require_positive
 from geodesics.path_energy_general import GeneralPathEnergy
 from geodesics.solution import GeodesicResult
 
@@ -53,12 +54,8 @@ class GeorceSolver:
     length_tol: float = 1e-2
 
     def __post_init__(self) -> None:
-        if self.num_segments < 1 or self.max_iter < 1:
-            raise ValueError(
-                f"num_segments and max_iter must be at least 1; got {self.num_segments}, {self.max_iter}"
-            )
-        if self.length_tol <= 0 or (self.tol is not None and self.tol <= 0):
-            raise ValueError("tol and length_tol must be positive")
+        require_at_least_one(self, "num_segments", "max_iter")
+        require_positive(self, "tol", "length_tol")
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Iterate from all starts; the shortest certified curve of every problem wins."""

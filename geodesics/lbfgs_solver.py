@@ -15,6 +15,7 @@ from geodesics.curves import Curve
 from geodesics.descent import DescentState, descend, equal_arc_nodes, line_search, path_objective
 from geodesics.elements import Elements, make_elements
 from geodesics.metrics import Metric
+from geodesics.options import require_at_least_one, require_not_below, require_positive
 from geodesics.solution import GeodesicResult
 
 # No node moves more than this share of the curve's own latent length in one step.
@@ -56,13 +57,9 @@ class LBFGSSolver:
     length_tol: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("num_segments", "degree", "history", "max_iter"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.num_samples < self.degree:
-            raise ValueError(f"num_samples must be at least degree; got {self.num_samples} < {self.degree}")
-        if self.length_tol <= 0 or (self.tol is not None and self.tol <= 0):
-            raise ValueError("tol and length_tol must be positive")
+        require_at_least_one(self, "num_segments", "degree", "history", "max_iter")
+        require_not_below(self, "num_samples", "degree")
+        require_positive(self, "tol", "length_tol")
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Minimise from all starts; the shortest certified curve of every problem wins."""

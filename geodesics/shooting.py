@@ -20,6 +20,7 @@ from geodesics.curves import Curve
 from geodesics.elements import basis_at, gather
 from geodesics.flow import default_tolerance
 from geodesics.metrics import Metric
+from geodesics.options import require_at_least_one, require_not_below, require_positive
 from geodesics.quadrature import element_lengths
 from geodesics.quintics import QUINTIC, hermite, raised, subdivided
 from geodesics.rows import take, write
@@ -55,13 +56,9 @@ class ShootingOptions:
     max_iter: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("num_segments", "max_iter"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.max_segments < self.num_segments:
-            raise ValueError(f"max_segments must be at least num_segments; got {self.max_segments}")
-        if self.tol is not None and self.tol <= 0:
-            raise ValueError(f"tol must be positive; got {self.tol}")
+        require_at_least_one(self, "num_segments", "max_iter")
+        require_not_below(self, "max_segments", "num_segments")
+        require_positive(self, "tol")
 
 
 class ShootingResult(NamedTuple):
@@ -140,9 +137,7 @@ def shoot(metric: Metric, curve: Curve, options: ShootingOptions) -> ShootingRes
         zero.
     """
     tol = default_tolerance(curve.points.dtype) if options.tol is None else options.tol
-    while curve.num_segments < options.num_segments:
-        curve = curve.split()
-    curve = start = raised(curve)
+    curve = start = raised(curve.with_segments(options.num_segments))
     rows = torch.arange(len(curve), device=curve.points.device)
     result = _unsolved(start)
     finished = []
@@ -337,13 +332,11 @@ def _record(result: ShootingResult, rows: Tensor, state: ShootingState, good: Te
 def _assemble(start: Curve, finished: list[tuple[Tensor, Curve]]) -> Curve:
     """All rows on the finest mesh used by any, the starting curve where nothing is finished."""
     finest = max([start.num_segments, *(curve.num_segments for rows, curve in finished if len(rows))])
-    while start.num_segments < finest:
-        start = start.split()
+    start = start.with_segments(finest)
     points, knots = start.points.clone(), start.knots.clone()
     for rows, curve in finished:
         if not len(rows):
             continue
-        while curve.num_segments < finest:
-            curve = curve.split()
+        curve = curve.with_segments(finest)
         points[rows], knots[rows] = curve.points, curve.knots
     return Curve(points, knots, QUINTIC)

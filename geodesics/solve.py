@@ -127,9 +127,7 @@ def _combine(
     for part in parts:
         into = rows[start : start + len(part.curve)]
         start += len(part.curve)
-        curve = part.curve
-        if curve.num_segments < count:
-            curve = curve.with_segments(count)
+        curve = part.curve.with_segments(count)
         points[into], knots[into] = curve.points, curve.knots
         for field, value in zip(fields, part[1:], strict=True):
             field[into] = value

@@ -17,7 +17,8 @@ PACKAGES = ("geodesics", "vae", "bench")
 # The layers of the core, lowest first: a module imports only from layers below its own. A name stands for the
 # module or for all modules of the folder, which may import one another. Each module is in exactly one layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("geodesics.generators", "geodesics.elements", "geodesics.rows", "geodesics.memory", "geodesics.small_matrices"),
+    ("geodesics.generators", "geodesics.elements", "geodesics.options", "geodesics.rows"),
+    ("geodesics.memory", "geodesics.small_matrices"),
     ("geodesics.calculus", "geodesics.reduction", "geodesics.curves"),
     ("geodesics.block_cholesky", "geodesics.block_bidiagonal"),
     ("geodesics.connection", "geodesics.path_energy", "geodesics.initial", "geodesics.solution"),
