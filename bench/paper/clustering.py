@@ -1,0 +1,166 @@
+"""Experiment 7a: clusters by Riemannian and by Euclidean distances, compared with the classes."""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+from torch import Tensor
+
+from bench.paper.data import load_digit_set
+from bench.paper.experiment import Claim, Experiment, Outcome
+from bench.paper.figures import class_color, panels
+from bench.paper.lab import Lab, Model
+from bench.paper.planes import draw_measure
+from bench.paper.statistics import bootstrap, mean
+from geodesics import EnergySolver, k_medoids, riemannian_k_means
+from vae import Activation
+
+# Share of the images that a trial sees.
+TRIAL = 2 / 3
+# Distances to some percent are enough to tell which mean is the nearest.
+COARSE = EnergySolver(num_segments=8, max_segments=8, length_tol=5e-2)
+
+
+class Scores(NamedTuple):
+    """Agreement of clusters with classes, one value per trial."""
+
+    f_measure: Float[Tensor, " t"]
+    rand: Float[Tensor, " t"]
+
+
+def run(lab: Lab) -> Outcome:
+    """Both main models, and a model for each set of digits; k-medoids by both distances, and k-means."""
+    models = [model for model in (lab.model, lab.second) if not model.collapsed]
+    for digits in lab.progress(lab.config.digit_sets, "sets of digits"):
+        split = load_digit_set(lab.config, digits)
+        name = f"{split.name}-{''.join(map(str, digits))}-identity"
+        models.append(lab.perceptron(name, split, Activation.IDENTITY))
+    numbers, shown = {}, {}
+    for model in lab.progress(models, "clusterings"):
+        numbers[model.name], shown[model.name] = study(lab, model)
+    draw(lab, models, shown)
+    numbers["means"] = means(lab, lab.variant(Activation.IDENTITY))
+    return Outcome(numbers, claims({name: numbers[name] for name in shown}))
+
+
+def study(lab: Lab, model: Model) -> tuple[dict[str, Any], tuple[Tensor, dict[str, Tensor]]]:
+    """Scores of every method over trials on random parts of the images; the last trial's clusters."""
+    labels, config = model.split.train.labels, lab.config
+    count = len(model.split.class_names)
+    rows = torch.randperm(len(labels), generator=lab.rng(7))[: config.cluster_images]
+    z, metric = model.latents[rows], lab.metric(model)
+    riemannian = lab.graph(metric, model.latents).distances(z)
+    euclidean = torch.cdist(z, z)
+    scores: dict[str, list[tuple[float, float]]] = {name: [] for name in ("riemannian", "euclidean", "k_means")}
+    part, found = rows, {}
+    for trial in range(config.cluster_trials):
+        rng = lab.rng(700 + trial)
+        part = torch.randperm(len(z), generator=rng)[: max(count, round(TRIAL * len(z)))]
+        found = {
+            "riemannian": k_medoids(riemannian[part][:, part], count, generator=rng).labels,
+            "euclidean": k_medoids(euclidean[part][:, part], count, generator=rng).labels,
+            "k_means": euclidean_k_means(z[part], count, trial),
+        }
+        for name, clusters in found.items():
+            scores[name].append(score(labels[rows[part]], clusters))
+    told = {name: Scores(*torch.tensor(values, dtype=torch.float64).T) for name, values in scores.items()}
+    return summarise(lab, told) | {"images": len(z)}, (z[part], found)
+
+
+def euclidean_k_means(z: Float[Tensor, "n d"], count: int, seed: int) -> Int[Tensor, " n"]:
+    """Clusters by scikit-learn's k-means, the best of ten starts."""
+    return torch.as_tensor(KMeans(count, n_init=10, random_state=seed).fit_predict(z.numpy())).long()
+
+
+def score(classes: Int[Tensor, " n"], clusters: Int[Tensor, " n"]) -> tuple[float, float]:
+    """F-measure and adjusted Rand index."""
+    return f_measure(classes, clusters), float(adjusted_rand_score(classes.numpy(), clusters.numpy()))
+
+
+def f_measure(classes: Int[Tensor, " n"], clusters: Int[Tensor, " n"]) -> float:
+    """Each class's best F_1 score with a cluster, 2 |c and k| / (|c| + |k|), averaged by size of class."""
+    total = 0.0
+    for c in classes.unique():
+        own = classes == c
+        inside = [clusters == k for k in clusters.unique()]
+        best = max(float(2 * (own & other).sum() / (own.sum() + other.sum())) for other in inside)
+        total += best * float(own.sum()) / len(classes)
+    return total
+
+
+def summarise(lab: Lab, told: dict[str, Scores]) -> dict[str, Any]:
+    """Means over trials with intervals, and of the difference, trial by trial."""
+    rng = lab.rng(71)
+    summary: dict[str, Any] = {
+        name: {kind: bootstrap(values, rng, mean) for kind, values in scores._asdict().items()}
+        for name, scores in told.items()
+    }
+    summary["gain_of_f_measure"] = bootstrap(told["riemannian"].f_measure - told["euclidean"].f_measure, rng, mean)
+    return summary
+
+
+def means(lab: Lab, model: Model) -> dict[str, Any]:
+    """Riemannian k-means by geodesics on a few images, against k-means on the same."""
+    labels, metric = model.split.train.labels, lab.metric(model)
+    count, config = len(model.split.class_names), lab.config
+    rows = torch.randperm(len(labels), generator=lab.rng(72))[: config.means_images]
+    z, graph = model.latents[rows], lab.graph(metric, model.latents)
+    medoids = k_medoids(graph.distances(z), count, generator=lab.rng(73))
+    start = time.process_time()
+    found = riemannian_k_means(
+        metric,
+        z,
+        count,
+        start=z[medoids.medoids],
+        solver=COARSE,
+        initial=graph,
+        tol=1e-2,
+        max_iter=config.means_iterations,
+    )
+    flat = euclidean_k_means(z, count, 0)
+    return {
+        "model": model.name,
+        "images": len(z),
+        "riemannian_f_measure": f_measure(labels[rows], found.labels),
+        "medoids_f_measure": f_measure(labels[rows], medoids.labels),
+        "euclidean_f_measure": f_measure(labels[rows], flat),
+        "same_labels_as_medoids": float((found.labels == medoids.labels).double().mean()),
+        "iterations": found.iterations,
+        "converged": found.converged,
+        "geodesics": found.geodesics,
+        "cpu_seconds": time.process_time() - start,
+    }
+
+
+def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
+    """The paper's table 1, model by model."""
+    verdicts = [entry["gain_of_f_measure"].exceeds(0.0) for entry in numbers.values()]
+    told = "; ".join(
+        f"{name}: {entry['riemannian']['f_measure']} against {entry['euclidean']['f_measure']} (k-means "
+        f"{entry['k_means']['f_measure']})"
+        for name, entry in numbers.items()
+    )
+    held = True if all(v is True for v in verdicts) else False if not any(v is True for v in verdicts) else None
+    return (Claim("Riemannian distances cluster the classes better than Euclidean ones.", held, f"F-measure: {told}"),)
+
+
+def draw(lab: Lab, models: list[Model], shown: dict[str, tuple[Tensor, dict[str, Tensor]]]) -> None:
+    """The clusters of the last trial by both distances, above one another for every model."""
+    figure, axes = panels(2, len(models), 2.9, 2.7)
+    for column, model in enumerate(models):
+        z, found = shown[model.name]
+        for row, (name, title) in enumerate({"riemannian": "Riemannian", "euclidean": "Euclidean"}.items()):
+            ax = axes[row * len(models) + column]
+            draw_measure(lab, model, lab.metric(model), ax, points=False)
+            for k in np.unique(found[name].numpy()):
+                own = z[found[name] == int(k)].T.numpy()
+                ax.scatter(*own, s=3, color=class_color(int(k)), linewidths=0)
+            ax.set_title(f"{model.name}\n{title}", fontsize=7)
+    lab.save(figure, "clustering.png")
+
+
+EXPERIMENT = Experiment("clustering", "Clusters by Riemannian and by Euclidean distances", run)

@@ -1,0 +1,186 @@
+"""Experiment 5: random walks, Riemannian and Euclidean, and the true Brownian motion on the manifold."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from bench.paper.experiment import Claim, Experiment, Outcome
+from bench.paper.figures import panels
+from bench.paper.lab import Lab, Model, digest
+from bench.paper.planes import FAR, draw_measure
+from bench.paper.statistics import Interval, bootstrap, mean
+from geodesics import (
+    FunctionMetric,
+    Metric,
+    brownian_drift,
+    brownian_motion,
+    inner,
+    log_measure,
+    random_walk,
+)
+
+# The data's support: as near to an encoded training image as all but this share of the held-out images.
+OUTSIDE = 0.01
+TITLES = {
+    "riemannian": "Riemannian, the paper's scheme",
+    "brownian": "Brownian motion on the manifold",
+    "euclidean": "Euclidean, the same step size",
+    "euclidean_matched": "Euclidean, the same latent steps",
+}
+
+
+class Support(NamedTuple):
+    """The region of the latent space where there are data: within a radius of an encoded image."""
+
+    neighbors: NearestNeighbors
+    radius: float
+
+    def excursion(self, z: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """Distance to the nearest encoded image; NaN for a point that is not finite."""
+        found = torch.full_like(z[:, 0], torch.nan)
+        finite = z.isfinite().all(1)
+        if bool(finite.any()):
+            distance, _ = self.neighbors.kneighbors(z[finite].numpy())
+            found[finite] = torch.as_tensor(distance[:, 0]).to(z)
+        return found
+
+
+def run(lab: Lab) -> Outcome:
+    """The main model."""
+    return study(lab, lab.model, "")
+
+
+def run_second(lab: Lab) -> Outcome:
+    """The model with the other activation of the log variances, unless it has collapsed."""
+    return Outcome({"collapsed": True}) if lab.second.collapsed else study(lab, lab.second, "-second")
+
+
+def study(lab: Lab, model: Model, suffix: str) -> Outcome:
+    """Four kinds of walks from the same encoded images, walker by walker."""
+    config = lab.config
+    metric, support = lab.metric(model), support_of(model)
+    flat = FunctionMetric(lambda z: torch.eye(2, dtype=z.dtype).expand(len(z), 2, 2))
+    rows = torch.randperm(len(model.latents), generator=lab.rng(5))[: config.walkers]
+    z0, steps, size = model.latents[rows], config.walk_steps, config.walk_step
+    paper = kept_walk(lab, metric, z0, "paper", lambda rng: random_walk(metric, z0, steps, size, generator=rng))
+    # Normal steps of two dimensions have a median length of sqrt(2 log 2).
+    matched = float(paper.diff(dim=1).norm(dim=-1).nanmedian()) / (2 * math.log(2)) ** 0.5
+    walks = {
+        "riemannian": paper,
+        "brownian": kept_walk(
+            lab, metric, z0, "brownian", lambda rng: brownian_motion(metric, z0, steps, size**2, generator=rng)
+        ),
+        "euclidean": random_walk(flat, z0, steps, size, generator=lab.rng(50)),
+        "euclidean_matched": random_walk(flat, z0, steps, matched, generator=lab.rng(50)),
+    }
+    found = {name: measure(lab, walk, metric, support) for name, walk in walks.items()}
+    draw(lab, model, walks, f"random-walks{suffix}.png")
+    numbers = {
+        "support_radius": support.radius,
+        "matched_step": matched,
+        "walks": found,
+        "drift": drift(metric, model.latents, size),
+    }
+    return Outcome(numbers, claims(found, numbers["drift"]))
+
+
+def kept_walk(
+    lab: Lab, metric: Metric, z0: Tensor, kind: str, walk: Callable[[torch.Generator], Tensor]
+) -> Float[Tensor, "b t d"]:
+    """A walk, kept when it is done; walkers that are lost are counted, not warned of."""
+
+    def make() -> dict[str, Tensor]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return {"walk": walk(lab.rng(50))}
+
+    config = lab.config
+    key = f"{kind} walk {config.walk_steps} {config.walk_step} {config.seed} {digest(z0, metric.tensor(z0))}"
+    return lab.kept(key, make)["walk"]
+
+
+def support_of(model: Model) -> Support:
+    """The support of a model's training data."""
+    neighbors = NearestNeighbors(n_neighbors=1).fit(model.latents.numpy())
+    distance, _ = neighbors.kneighbors(model.test_latents.numpy())
+    return Support(neighbors, float(torch.as_tensor(distance).quantile(1 - OUTSIDE)))
+
+
+def measure(lab: Lab, walk: Float[Tensor, "b t d"], metric: Metric, support: Support) -> dict[str, Any]:
+    """Share of steps inside the support, excursions, and the measure on the way; intervals over walkers."""
+    rng, steps = lab.rng(51), walk[:, 1:]
+    away = support.excursion(steps.flatten(0, 1)).view(steps.shape[:2])
+    few = steps[:, :: max(1, steps.shape[1] // 100)]
+    measures = log_measure(metric, few.flatten(0, 1)).view(few.shape[:2])
+    inside = (away <= support.radius).double().mean(1)
+    return {
+        "walkers": len(walk),
+        "lost_walkers": int(walk[:, -1].isnan().any(1).sum()),
+        "share_inside": bootstrap(inside, rng, mean),
+        "walkers_inside_at_the_end": float((away[:, -1] <= support.radius).double().mean()),
+        "mean_excursion": bootstrap(away.nanmean(1), rng, mean),
+        # A walker that has left the walls behind takes steps of any size: the mean is its alone.
+        "median_excursion": bootstrap(away.nanmedian(1).values, rng),
+        "largest_excursion": float(away[away.isfinite()].max()),
+        "distance_from_start": bootstrap((walk[:, -1] - walk[:, 0]).norm(dim=1), rng, mean),
+        "median_latent_step": float(walk.diff(dim=1).norm(dim=-1).nanmedian()),
+        "mean_log_measure": bootstrap(measures.nanmean(1), rng, mean),
+    }
+
+
+def drift(metric: Metric, z: Float[Tensor, "n d"], step: float) -> dict[str, float]:
+    """Length of the Brownian drift's share of a step, relative to the noise's, both by the metric, at the data."""
+    b = brownian_drift(metric, z)
+    ratio = inner(metric, z, b, b).clamp(min=0).sqrt() * step / z.shape[1] ** 0.5
+    ratio = ratio[ratio.isfinite()]
+    return {"median_over_noise": float(ratio.median()), "ninth_decile_over_noise": float(ratio.quantile(0.9))}
+
+
+def claims(found: dict[str, dict[str, Any]], drifting: dict[str, float]) -> tuple[Claim, ...]:
+    """What the paper says of random walks."""
+    walk, flat, matched, motion = (
+        found[name] for name in ("riemannian", "euclidean", "euclidean_matched", "brownian")
+    )
+    return (
+        Claim(
+            "A Riemannian random walk stays with the data, a Euclidean one leaves them.",
+            walk["share_inside"].low > max(flat["share_inside"].high, matched["share_inside"].high),
+            f"share of steps inside the support: {walk['share_inside']} against {flat['share_inside']}, and "
+            f"{matched['share_inside']} for Euclidean steps of the same median latent length; median distance to the "
+            f"nearest encoded image {walk['median_excursion']}, {flat['median_excursion']} and "
+            f"{matched['median_excursion']}",
+        ),
+        Claim(
+            "The paper's scheme is a Brownian motion on the manifold.",
+            None if agree(walk["mean_log_measure"], motion["mean_log_measure"]) else False,
+            f"it lacks the drift, {drifting['median_over_noise']:.2g} of the noise of a step at the median image; "
+            f"share inside {walk['share_inside']} against {motion['share_inside']}, mean log measure on the way "
+            f"{walk['mean_log_measure']} against {motion['mean_log_measure']}",
+        ),
+    )
+
+
+def agree(a: Interval, b: Interval) -> bool:
+    """Whether two intervals overlap."""
+    return a.low <= b.high and b.low <= a.high
+
+
+def draw(lab: Lab, model: Model, walks: dict[str, Tensor], name: str) -> None:
+    """One walker of each kind over the measure; each walk from the same image."""
+    figure, axes = panels(2, 2, 4.9, 4.3)
+    for ax, (kind, walk) in zip(axes, walks.items(), strict=True):
+        draw_measure(lab, model, lab.metric(model), ax, beyond=FAR)
+        ax.plot(*walk[0].T.numpy(), color="crimson", linewidth=0.3)
+        ax.plot(*walk[0, 0].numpy(), "o", color="black", markersize=4)
+        ax.set_title(TITLES[kind], fontsize=10)
+    lab.save(figure, name)
+
+
+EXPERIMENT = Experiment("random-walks", "Random walks: Riemannian, Euclidean, and Brownian motion", run)
+SECOND = Experiment("random-walks-second", "The same with the other activation of the log variances", run_second)
