@@ -13,7 +13,9 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -164,7 +166,14 @@ def _processor_time(function: Callable[[], Any]) -> float:
 
 
 def _matrix_memory(n: int) -> float:
+    """`_matrix_memory_here` in a fresh process: one that has freed memory before takes that first."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_matrix_memory_here, n).result()
+
+
+def _matrix_memory_here(n: int) -> float:
     """Peak memory of all distances between n points, `CHUNK` pairs at a time, in MiB above what was held."""
+    torch.set_num_threads(1)
     z, _ = _pairs(n, 2)
     metric = PullbackMetric(Decoder(2, 128))
     distance_matrix(metric, z[:3])

@@ -50,6 +50,11 @@ def results(lab):
     return {result["experiment"]: result for result in found}
 
 
+def chosen_space(lab):
+    """The plane with its chosen RBF network."""
+    return rbf_space(open_model(lab), chosen_rbf(lab, open_model(lab)).precision)
+
+
 def test_every_part_has_its_figures_and_claims(lab, results):
     figures = {name for result in results.values() for name in result["figures"]}
     names = ("selection", "dimensions", "curvature", "activations", "field")
@@ -76,7 +81,7 @@ def test_the_chosen_network_is_kept_in_a_file(lab):
 
 
 def test_all_spaces_connect_the_same_images(lab):
-    own, rbf = own_space(open_model(lab)), rbf_space(lab, open_model(lab))
+    own, rbf = own_space(open_model(lab)), chosen_space(lab)
     torch.testing.assert_close(own.metric.generator(own.model.latents)[:, 64:], own.deviation(own.model.latents))
     torch.testing.assert_close(rbf.metric.generator(rbf.model.latents)[:, 64:], rbf.deviation(rbf.model.latents))
     ends = [connect_pairs(lab, space, "").straight.points[:, [0, -1]] for space in (own, rbf)]
@@ -84,7 +89,7 @@ def test_all_spaces_connect_the_same_images(lab):
 
 
 def test_measurements_are_those_of_the_library(lab):
-    space = rbf_space(lab, open_model(lab))
+    space = chosen_space(lab)
     connected = connect_pairs(lab, space, "")
     numbers = measured(lab, space, connected)
     ratio = length(space.metric, connected.straight)[0] / connected.result.length

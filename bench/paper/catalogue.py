@@ -26,6 +26,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     walks.SECOND,
     solver_comparison.EXPERIMENT,
     clustering.EXPERIMENT,
+    clustering.MEANS,
     density.EXPERIMENT,
     open_questions_dimensions.EXPERIMENT,
     open_questions_activations.EXPERIMENT,

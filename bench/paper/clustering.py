@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.paper.data import load_digit_set
 from bench.paper.experiment import Claim, Experiment, Outcome
 from bench.paper.figures import class_color, panels
-from bench.paper.lab import Lab, Model
+from bench.paper.lab import Lab, Model, digest
 from bench.paper.planes import draw_measure
 from bench.paper.statistics import bootstrap, mean
 from geodesics import EnergySolver, k_medoids, riemannian_k_means
@@ -43,8 +43,7 @@ def run(lab: Lab) -> Outcome:
     for model in lab.progress(models, "clusterings"):
         numbers[model.name], shown[model.name] = study(lab, model)
     draw(lab, models, shown)
-    numbers["means"] = means(lab, lab.variant(Activation.IDENTITY))
-    return Outcome(numbers, claims({name: numbers[name] for name in shown}))
+    return Outcome(numbers, claims(numbers))
 
 
 def study(lab: Lab, model: Model) -> tuple[dict[str, Any], tuple[Tensor, dict[str, Tensor]]]:
@@ -53,7 +52,8 @@ def study(lab: Lab, model: Model) -> tuple[dict[str, Any], tuple[Tensor, dict[st
     count = len(model.split.class_names)
     rows = torch.randperm(len(labels), generator=lab.rng(7))[: config.cluster_images]
     z, metric = model.latents[rows], lab.metric(model)
-    riemannian = lab.graph(metric, model.latents).distances(z)
+    key = f"graph distances {config.graph_nodes} {config.seed} {digest(z, model.latents, metric.tensor(z))}"
+    riemannian = lab.kept(key, lambda: {"distances": lab.graph(metric, model.latents).distances(z)})["distances"]
     euclidean = torch.cdist(z, z)
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in ("riemannian", "euclidean", "k_means")}
     part, found = rows, {}
@@ -103,8 +103,9 @@ def summarise(lab: Lab, told: dict[str, Scores]) -> dict[str, Any]:
     return summary
 
 
-def means(lab: Lab, model: Model) -> dict[str, Any]:
-    """Riemannian k-means by geodesics on a few images, against k-means on the same."""
+def run_means(lab: Lab) -> Outcome:
+    """Riemannian k-means by geodesics on a few images, against k-medoids and k-means on the same."""
+    model = lab.variant(Activation.IDENTITY)
     labels, metric = model.split.train.labels, lab.metric(model)
     count, config = len(model.split.class_names), lab.config
     rows = torch.randperm(len(labels), generator=lab.rng(72))[: config.means_images]
@@ -122,7 +123,7 @@ def means(lab: Lab, model: Model) -> dict[str, Any]:
         max_iter=config.means_iterations,
     )
     flat = euclidean_k_means(z, count, 0)
-    return {
+    numbers = {
         "model": model.name,
         "images": len(z),
         "riemannian_f_measure": f_measure(labels[rows], found.labels),
@@ -134,6 +135,7 @@ def means(lab: Lab, model: Model) -> dict[str, Any]:
         "geodesics": found.geodesics,
         "cpu_seconds": time.process_time() - start,
     }
+    return Outcome(numbers)
 
 
 def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
@@ -164,3 +166,4 @@ def draw(lab: Lab, models: list[Model], shown: dict[str, tuple[Tensor, dict[str,
 
 
 EXPERIMENT = Experiment("clustering", "Clusters by Riemannian and by Euclidean distances", run)
+MEANS = Experiment("clustering-means", "Riemannian k-means by geodesics, on a few images", run_means)

@@ -88,8 +88,10 @@ def claims(numbers: dict[str, Any], gain: Interval) -> tuple[Claim, ...]:
     return (
         Claim(
             "LAND explains held-out latent points better than a Gaussian mixture of as many components.",
-            gain.exceeds(0.0),
-            f"mean log likelihood {land} against {flat}, difference {gain} nats, both by Lebesgue measure",
+            gain.exceeds(0.0) if numbers["fit"]["converged"] else None,
+            f"mean log likelihood {land} against {flat}, difference {gain} nats, both by Lebesgue measure; the fit "
+            f"{'converged' if numbers['fit']['converged'] else 'had not converged'} after "
+            f"{numbers['fit']['iterations']} steps",
         ),
         Claim(
             "Samples of LAND decode to images nearer to real ones.",
@@ -126,6 +128,7 @@ def draw_samples(lab: Lab, model: Model, samples: dict[str, Tensor]) -> None:
     for ax, (name, z) in zip(axes, samples.items(), strict=True):
         with torch.no_grad():
             images = model.vae.decode(z).mean.view(-1, *shape)
+        images = torch.nn.functional.pad(images, (1, 1, 1, 1))
         rows = [torch.cat(list(part), dim=1) for part in images.split(lab.config.land_samples // 2)]
         ax.imshow(torch.cat(rows, dim=0).numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         ax.set(xticks=[], yticks=[])

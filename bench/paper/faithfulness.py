@@ -14,7 +14,7 @@ from bench.paper.data import draw_pairs
 from bench.paper.deviation_fields import contrast, misfit
 from bench.paper.experiment import Claim, Experiment, Outcome
 from bench.paper.graph_spline import build_graph, certified_lengths, connect_by_polyline, connect_by_spline
-from bench.paper.lab import Lab, Model
+from bench.paper.lab import Lab, Model, digest
 from bench.paper.solver_comparison import USUAL
 from bench.paper.statistics import Interval, bootstrap
 from geodesics import (
@@ -135,17 +135,22 @@ def fit_in_log_space(lab: Lab, model: Model, rbf: RBFPrecision) -> RBFPrecision:
     with torch.no_grad():
         wanted = model.vae.decode(model.latents).log_variance
         features = RadialFeatures(rbf.centers, rbf.bandwidths)(model.latents)
-    weights = nn.Parameter(torch.rand(rbf.weights.shape, generator=rng, dtype=rbf.weights.dtype))
-    optimizer = torch.optim.Adam([weights], lr=ADAM_RATE)
-    for _ in lab.progress(range(lab.config.adam_epochs), "Adam"):
-        for rows in torch.randperm(len(wanted), generator=rng).split(lab.config.batch_size):
-            optimizer.zero_grad()
-            given = -torch.log(torch.addmm(rbf.xi, features[rows], weights.T))
-            (wanted[rows] - given).square().sum(1).mean().backward()
-            optimizer.step()
-            with torch.no_grad():
-                weights.clamp_(min=WEIGHT_FLOOR)
-    return RBFPrecision(rbf.centers, rbf.bandwidths, weights.detach(), rbf.xi)
+
+    def fit() -> dict[str, Tensor]:
+        weights = nn.Parameter(torch.rand(rbf.weights.shape, generator=rng, dtype=rbf.weights.dtype))
+        optimizer = torch.optim.Adam([weights], lr=ADAM_RATE)
+        for _ in lab.progress(range(lab.config.adam_epochs), "Adam"):
+            for rows in torch.randperm(len(wanted), generator=rng).split(lab.config.batch_size):
+                optimizer.zero_grad()
+                given = -torch.log(torch.addmm(rbf.xi, features[rows], weights.T))
+                (wanted[rows] - given).square().sum(1).mean().backward()
+                optimizer.step()
+                with torch.no_grad():
+                    weights.clamp_(min=WEIGHT_FLOOR)
+        return {"weights": weights.detach()}
+
+    key = f"Adam {lab.config.adam_epochs} {lab.config.batch_size} {lab.config.seed} {digest(wanted, features)}"
+    return RBFPrecision(rbf.centers, rbf.bandwidths, lab.kept(key, fit)["weights"], rbf.xi)
 
 
 def log_misfit(rbf: RBFPrecision, model: Model) -> float:

@@ -14,7 +14,7 @@ from bench.paper.data import draw_pairs
 from bench.paper.lab import Lab, Model
 from bench.paper.open_questions_config import OpenQuestionsConfig
 from bench.paper.paths import SOLVER, certified, frames_at_equal_latent_steps, largest_deviation, statuses, watch
-from bench.paper.run import write_json
+from bench.paper.run import described, jsonable, write_json
 from bench.paper.statistics import bootstrap, median
 from geodesics import Curve, GeodesicResult, GraphPaths, PullbackMetric, Status, geodesic, straight_lines
 from vae import (
@@ -99,31 +99,47 @@ def candidates(lab: Lab) -> list[RBFConfig]:
     return [replace(common, num_centers=k, bandwidth_factor=a) for k in c.centers for a in c.factors]
 
 
+def kept(lab: Lab, model: Model, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` finds about a model, from its file where an earlier run with this configuration has found it.
+
+    Parts of this experiment take minutes each: a run that was killed goes on at the part where it was.
+    """
+    mark = zlib.crc32(repr(described(lab.config)).encode())
+    path = model.checkpoint.with_name(f"{model.checkpoint.stem}-{name}-{mark:08x}.json")
+    if not path.exists():
+        start = time.process_time()
+        found = jsonable(make())
+        write_json({"found": found, "cpu_seconds": time.process_time() - start}, path)
+        return dict(found)
+    earlier = json.loads(path.read_text("utf-8"))
+    lab.earlier_seconds += earlier["cpu_seconds"]
+    return dict(earlier["found"])
+
+
 def chosen_rbf(lab: Lab, model: Model) -> Chosen:
-    """The RBF network chosen by the held-out images of a model's data; loaded where it was chosen before."""
+    """The RBF network chosen by the held-out images of a model's data."""
     tried = candidates(lab)
-    mark = zlib.crc32(repr(tried).encode())
-    path = model.checkpoint.with_name(f"{model.checkpoint.stem}-chosen-{mark:08x}.safetensors")
-    notes = path.with_suffix(".json")
-    if not notes.exists():
+    path = model.checkpoint.with_name(f"{model.checkpoint.stem}-chosen.safetensors")
+
+    def choose() -> dict[str, Any]:
         train, held_out = (part.x.double() for part in (model.split.train, model.split.test))
         start = time.perf_counter()
         found = select_rbf(model.vae, train, held_out, tried, lab.config.seed, lab.show_progress)
-        seconds = time.perf_counter() - start
+        seconds = round(time.perf_counter() - start, 2)
         save_rbf(found.precision, path)
         table = [
             {"K": line.config.num_centers, "a": line.config.bandwidth_factor, "admitted": line.admitted}
             | line.score._asdict()
             for line in found.table
         ]
-        write_json({"chosen": tried.index(found.config), "table": table, "seconds": round(seconds, 2)}, notes)
-    known = json.loads(notes.read_text("utf-8"))
+        return {"chosen": tried.index(found.config), "table": table, "seconds": seconds}
+
+    known = kept(lab, model, "chosen", choose)
     return Chosen(tried[known["chosen"]], load_rbf(path), known["table"], known["seconds"])
 
 
-def rbf_space(lab: Lab, model: Model) -> Space:
-    """A model with its chosen RBF network."""
-    precision = chosen_rbf(lab, model).precision
+def rbf_space(model: Model, precision: RBFPrecision) -> Space:
+    """A model with an RBF network's standard deviation."""
     return Space(model, precision.standard_deviation, PullbackMetric(RBFGenerator(model.vae, precision)))
 
 

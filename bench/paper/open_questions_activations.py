@@ -31,7 +31,8 @@ def run(lab: Lab) -> Outcome:
     drawn: dict[Activation, tuple[Space, Connected]] = {}
     for activation in lab.progress(settings(lab).activations, "activations"):
         model = open_model(lab, activation=activation)
-        space, choice = rbf_space(lab, model), chosen_rbf(lab, model)
+        choice = chosen_rbf(lab, model)
+        space = rbf_space(model, choice.precision)
         connected = connect_pairs(lab, space, activation.value)
         drawn[activation] = space, connected
         line = next(

@@ -1,6 +1,7 @@
 """Experiment 8, first part: a and K without a picture, geodesics and curvature, in latent dimensions up to 32."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -14,6 +15,7 @@ from bench.paper.open_questions import (
     Space,
     chosen_rbf,
     connect_pairs,
+    kept,
     measured,
     open_model,
     own_space,
@@ -32,10 +34,13 @@ def run(lab: Lab) -> Outcome:
     for d in lab.progress(settings(lab).dimensions, "latent dimensions"):
         model = open_model(lab, d)
         choice = choices[d] = chosen_rbf(lab, model)
-        spaces = {"own": own_space(model), "rbf": rbf_space(lab, model)}
-        studied = {name: study(lab, space, f"{name}, d = {d}") for name, space in spaces.items()}
+        spaces = {"own": own_space(model), "rbf": rbf_space(model, choice.precision)}
+        studied = {
+            name: kept(lab, model, name, partial(study, lab, space, f"{name}, d = {d}"))
+            for name, space in spaces.items()
+        }
         numbers[str(d)] = {
-            "model": described(model),
+            "model": trained(model),
             "chosen": {"K": choice.config.num_centers, "a": choice.config.bandwidth_factor},
             "seconds_of_choice": choice.seconds,
             "table": choice.table,
@@ -61,7 +66,7 @@ def study(lab: Lab, space: Space, text: str) -> dict[str, Any]:
     }
 
 
-def described(model: Model) -> dict[str, Any]:
+def trained(model: Model) -> dict[str, Any]:
     """What became of the training; an axis is used when its codes spread by a tenth of the prior's deviation."""
     spread = model.latents.std(0)
     last = model.history[-1]

@@ -13,6 +13,7 @@ from bench.paper.open_questions import (
     Connected,
     Deviation,
     Space,
+    chosen_rbf,
     connect_pairs,
     measured,
     open_model,
@@ -34,7 +35,7 @@ def run(lab: Lab) -> Outcome:
     numbers: dict[str, Any] = {}
     for d in lab.progress(settings(lab).field_dimensions, "neural fields"):
         model = open_model(lab, d)
-        rbf, start = rbf_space(lab, model), time.perf_counter()
+        rbf, start = rbf_space(model, chosen_rbf(lab, model).precision), time.perf_counter()
         field = field_space(model, fitted(lab, model))
         seconds = time.perf_counter() - start
         spaces = {"own": own_space(model), "rbf": rbf, "field": field}
