@@ -184,11 +184,17 @@ def status_of(done: Minimised, options: EnergySolver) -> Int[Tensor, " r"]:
 
 
 def best_of(finished: list[Minimised], placing: Int[Tensor, " b"], options: EnergySolver) -> GeodesicResult:
-    """The shortest finished curve of every problem, all on the finest mesh used, with the work of all its starts."""
+    """The shortest finished curve of every problem, all on the finest mesh used, with the work of all its starts.
+
+    Of curves as long as the shortest, which is where starts have met, one that has converged is taken.
+    """
     num_problems = len(placing)
     lengths = torch.cat([done.length + done.length_error for done in finished]).nan_to_num(torch.inf)
     problem = torch.cat([done.trials.problem for done in finished])
-    order = torch.argsort(lengths, stable=True)
+    shortest = lengths.new_full((num_problems,), torch.inf).scatter_reduce(0, problem, lengths, "amin")
+    equal = lengths <= (1 + options.limits(lengths.dtype).tol) * shortest[problem]
+    converged = torch.cat([done.converged for done in finished])
+    order = torch.argsort(torch.where(equal & converged, 0.0, lengths), stable=True)
     winner = torch.full((num_problems,), len(order), device=order.device)
     winner = winner.scatter_reduce(0, problem[order], torch.arange(len(order), device=order.device), "amin")
     chosen = order[winner]

@@ -15,6 +15,8 @@ from geodesics.solve import Solver
 
 _ARMIJO = 0.1
 _BACKTRACK = 0.5
+# Share of a distance that its error may excuse.
+_NOISE = 0.01
 
 
 class FrechetMean(NamedTuple):
@@ -235,7 +237,11 @@ def _is_better(metric: Metric, weights: Tensor, old: _Place, new: _Place, v: Ten
     w = torch.where(both, weights, 0.0)
     w = w / w.sum(1, keepdim=True)
     before, after = ((w * place.distances.nan_to_num().square()).sum(1) for place in (old, new))
-    noise = sum((w * 2 * (place.distances * place.errors).nan_to_num()).sum(1) for place in (old, new))
+    # A length that is not known to a hundredth excuses nothing: far off the data a step too long would pass for noise.
+    errors = (place.errors.minimum(_NOISE * place.distances) for place in (old, new))
+    noise = sum(
+        (w * 2 * (place.distances * error).nan_to_num()).sum(1) for place, error in zip((old, new), errors, strict=True)
+    )
     promised = 2 * _ARMIJO * step * metric.norm(old.mean, v).square()
     # Where every distance is lost w is NaN, and so the answer is no.
     return after <= before - promised + noise
