@@ -62,7 +62,9 @@ def directional_second_derivative(
         J v and F''[v, v], both ``(B, D)``.
     """
     z, v = z.contiguous(), v.contiguous()  # as above
-    first, second = jvp(lambda point: jvp(generator, (point,), (v,))[1], (z,), (v,))[:2]
+    # With gradients switched off, torch has no second forward derivative of SiLU and Mish.
+    with torch.enable_grad():
+        first, second = jvp(lambda point: jvp(generator, (point,), (v,))[1], (z,), (v,))[:2]
     return first, second
 
 

@@ -156,8 +156,10 @@ class _GeodesicODE:
         """
         state = self._state(y)
         self.accelerations += state.numel()
-        columns = vmap(lambda tangent: jvp(self._field, (state,), (tangent,))[1])(basis_tangents(state))
-        derivatives = columns.permute(2, 0, 1).double().cpu().numpy()
+        # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
+        with torch.enable_grad():
+            columns = vmap(lambda tangent: jvp(self._field, (state,), (tangent,))[1])(basis_tangents(state))
+        derivatives = columns.permute(2, 0, 1).detach().double().cpu().numpy()
         if not np.isfinite(derivatives).all():
             raise FloatingPointError("the geodesic ODE is not finite here")
         return derivatives

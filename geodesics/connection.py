@@ -30,7 +30,9 @@ def tensor_derivative(
 ) -> tuple[Float[Tensor, "b d d"], Float[Tensor, "d b d d"]]:
     """G(z) and its derivatives ``dG[k] = dG/dz_k``, by d vmapped forward-mode passes."""
     along = vmap(lambda tangent: jvp(tensor, (z,), (tangent,)), out_dims=(None, 0))  # type: ignore[arg-type]
-    G, dG = along(basis_tangents(z))[:2]
+    # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
+    with torch.enable_grad():
+        G, dG = along(basis_tangents(z))[:2]
     return G, dG
 
 

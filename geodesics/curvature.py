@@ -105,7 +105,9 @@ def general_curvature(
 
 def _second_derivative(function: TensorField, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Second derivative of a row-wise function along u and v, by two nested forward-mode passes."""
-    derivative: Tensor = jvp(lambda point: jvp(function, (point,), (u,))[1], (z,), (v,))[1]
+    # With gradients switched off, torch has no second forward derivative of SiLU and Mish.
+    with torch.enable_grad():
+        derivative: Tensor = jvp(lambda point: jvp(function, (point,), (u,))[1], (z,), (v,))[1]
     return derivative
 
 

@@ -50,7 +50,9 @@ def step_derivative(field: Field, y: Float[Tensor, "b m"], h: Float[Tensor, " b"
     def new_state(state: Tensor) -> Tensor:
         return _advance(field, state, h)[0]
 
-    return vmap(lambda tangent: jvp(new_state, (y,), (tangent,))[1])(basis_tangents(y)).movedim(0, -1)
+    # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
+    with torch.enable_grad():
+        return vmap(lambda tangent: jvp(new_state, (y,), (tangent,))[1])(basis_tangents(y)).movedim(0, -1)
 
 
 def _advance(field: Field, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
