@@ -1,14 +1,15 @@
-"""One level of resolution of the energy minimiser: placing starts, renewing meshes, the race between starts."""
+"""One level of resolution of the energy minimiser: placing starts, renewing meshes."""
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from geodesics.curves import Curve
-from geodesics.elements import Elements
+from geodesics.elements import Elements, make_elements
 from geodesics.mesh import allot_pieces, cell_arcs, distortion, equal_mixed_nodes, mixed_arc, speed_profile
+from geodesics.metrics import Metric
 from geodesics.newton import NewtonState, minimize
 from geodesics.path_energy import PathEnergy
 from geodesics.rows import take, write
@@ -22,21 +23,36 @@ _MAX_STEP_SHARE = 0.05
 _SEEN = 0.02
 # Relative change of the discrete length under a move of the nodes above which a level is too coarse.
 _RESOLVED = 5e-3
-# Starts longer than the best of their problem by this factor after a minimisation are dropped.
-_HOPELESS = 1.03
-# So are starts that have become another one: equally long to this, with no node farther off than this share of it.
-_SAME = 0.01
 # Starts that begin longer than the best of their problem by this factor are not tried.
 _FAR = 1.25
 
 
+# Elements above which a level gets fewer bursts, which bounds the work of a problem.
+_FULL = 64
+
+
 class Limits(NamedTuple):
-    """What a level aims at: gradient and length tolerance, Newton steps per mesh, meshes."""
+    """What a level aims at: gradient and length tolerance, Newton steps per burst, bursts."""
 
     tol: float
     length_tol: float
     max_iter: int
-    max_meshes: int
+    max_bursts: int
+
+
+class Discretization(NamedTuple):
+    """The elements that curves are made of and their energy, with the solver's samples and with twice as many."""
+
+    elements: Elements
+    energy: PathEnergy
+    finer: Elements
+    finer_energy: PathEnergy
+
+
+def discretize(metric: Metric, degree: int, num_samples: int, like: Tensor) -> Discretization:
+    """Elements of a degree with so many samples, in the dtype and on the device of a tensor."""
+    elements, finer = (make_elements(degree, count, like) for count in (num_samples, 2 * num_samples))
+    return Discretization(elements, metric.path_energy(elements), finer, metric.path_energy(finer))
 
 
 class Trials(NamedTuple):
@@ -45,6 +61,7 @@ class Trials(NamedTuple):
     problem: Int[Tensor, " r"]
     start: Int[Tensor, " r"]
     points: Float[Tensor, "r n d"]
+    length: Float[Tensor, " r"]
     iterations: Int[Tensor, " r"]
     jacobians: Int[Tensor, " r"]
     values: Int[Tensor, " r"]
@@ -59,17 +76,20 @@ def element_counts(first: int, last: int) -> list[int]:
 
 
 def place_starts(
-    path_energy: PathEnergy, elements: Elements, starts: list[Curve], levels: list[int]
+    discretization: Discretization, starts: list[Curve], levels: list[int]
 ) -> tuple[dict[int, list[Trials]], Tensor]:
     """Give every start the coarsest mesh that sees what lies along it: N and 2 N elements agree on its length."""
+    elements, path_energy = discretization[:2]
     doublings = [count for count in levels if (count // levels[0]).bit_count() == 1 and count % levels[0] == 0]
     waiting: dict[int, list[Trials]] = {count: [] for count in levels}
     entries: dict[int, list[Tensor]] = {count: [] for count in levels}
     shortest = torch.full_like(starts[0].points[:, 0, 0], torch.inf)
     placing = torch.zeros_like(shortest, dtype=torch.long)
     for index, curve in enumerate(starts):
-        rows = torch.arange(len(curve), device=curve.points.device)
-        points, speed = _mesh_start(path_energy, elements, curve, levels[0])
+        rows = (~_is_repeated(starts, index)).nonzero()[:, 0]
+        if rows.numel() == 0:
+            continue
+        points, speed = _mesh_start(path_energy, elements, curve[rows], levels[0])
         for count in doublings:
             placing[rows] += 2 * path_energy.samples(count)
             seen = torch.ones_like(rows, dtype=torch.bool)
@@ -81,7 +101,9 @@ def place_starts(
             kept, rest = seen.nonzero()[:, 0], (~seen).nonzero()[:, 0]
             zero = torch.zeros_like(rows[kept])
             if kept.numel():
-                waiting[count].append(Trials(rows[kept], zero + index, points[kept], *(zero.clone() for _ in range(3))))
+                unknown = torch.full_like(points[kept, 0, 0], torch.inf)
+                work = (zero.clone() for _ in range(3))
+                waiting[count].append(Trials(rows[kept], zero + index, points[kept], unknown, *work))
                 entries[count].append((speed[kept] @ elements.weights).sum(1))
                 shortest = shortest.scatter_reduce(0, rows[kept], entries[count][-1].nan_to_num(torch.inf), "amin")
             if rest.numel() == 0:
@@ -92,6 +114,16 @@ def place_starts(
             promising = ~(entry > _FAR * shortest[trials.problem])
             waiting[count][i] = take(trials, promising.nonzero()[:, 0])
     return waiting, placing
+
+
+def _is_repeated(starts: list[Curve], index: int) -> Tensor:
+    """Whether a start is one of those before it again, problem by problem."""
+    points = starts[index].points
+    repeated = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    for other in starts[:index]:
+        if other.points.shape == points.shape:
+            repeated |= (other.points == points).flatten(1).all(1)
+    return repeated
 
 
 def _mesh_start(path_energy: PathEnergy, elements: Elements, curve: Curve, count: int) -> tuple[Tensor, Tensor]:
@@ -105,89 +137,84 @@ def _mesh_start(path_energy: PathEnergy, elements: Elements, curve: Curve, count
 
 
 def _move_nodes(elements: Elements, points: Tensor, speed: Tensor, count: int) -> Tensor:
-    """Put the nodes of discrete curves at equal mixed arc length, ``count`` elements in all."""
+    return renew_mesh(points, speed, elements, elements.degree, count)
+
+
+def renew_mesh(
+    points: Float[Tensor, "r n d"], speed: Float[Tensor, "r s g"], elements: Elements, degree: int, count: int
+) -> Float[Tensor, "r n1 d"]:
+    """Nodes of ``count`` elements of a degree at equal mixed arc length on discrete curves."""
     arc, times = cell_arcs(points, speed, elements)
-    return equal_mixed_nodes(Curve(points, None, elements.degree), arc, times, elements.degree, count)
+    return equal_mixed_nodes(Curve(points, None, elements.degree), arc, times, degree, count)
 
 
-def minimise_level(
-    path_energy: PathEnergy, elements: Elements, trials: Trials, limits: Limits, finest: bool, shortest: Tensor
-) -> tuple[Trials, NewtonState, Tensor]:
-    """Newton on one mesh after another; returns the last states, and which starts were dropped on the way.
+class Bursts(NamedTuple):
+    """Curves as a level leaves them, Newton's last state, and speeds at samples that it did not see."""
 
-    A problem leaves when it has converged on a mesh that fits; where moving the nodes changes the discrete length,
-    the level is too coarse for it, and it leaves for the next one. No problem leaves with a longer curve than it
-    brought.
+    trials: Trials
+    state: NewtonState
+    speed: Float[Tensor, "r s f"]
+
+
+def minimise_level(discretization: Discretization, trials: Trials, limits: Limits, last: bool) -> Bursts:
+    """Bursts of Newton steps on meshes of one size.
+
+    After each burst the length is measured with samples twice as dense. A problem leaves when what its samples do not
+    see is more than what is left to gain, for then the level is too coarse for it, and when it has converged. Where
+    it has settled, one more burst tries whether it converges, on a large mesh only if it is a minimum. No problem
+    leaves with a longer curve than it brought.
+
+    Args:
+        discretization: what is minimised, and what it is compared with.
+        trials: the curves.
+        limits: what the level aims at.
+        last: whether no level follows: then none is too coarse.
     """
+    elements, path_energy, finer, finer_energy = discretization
     rows = torch.arange(len(trials.points), device=trials.points.device)
     points, count = trials.points, count_segments(trials.points, elements)
+    polished = torch.zeros_like(rows, dtype=torch.bool)
+    settle = torch.full_like(trials.length, (limits.length_tol / 200) ** 0.5)
     _, speed = path_energy.value(points, None)
-    entry = (speed @ elements.weights).sum(1)
-    fresh = trials.iterations == 0
     trials.values.add_(path_energy.samples(count))
-    final: NewtonState | None = None
-    dropped = torch.zeros_like(fresh)
-    for mesh in range(limits.max_meshes):
+    result: Bursts | None = None
+    for _ in range(min(limits.max_bursts, max(1, limits.max_bursts * _FULL // count))):
         profile = speed_profile(speed, elements.weights)
-        settle = (limits.length_tol / 200) ** 0.5
-        state = minimize(path_energy, points, profile, limits.tol, limits.max_iter, _max_step(points), settle)
+        state = minimize(
+            path_energy, points, profile, elements.weights, limits.tol, limits.max_iter, _max_step(points), settle
+        )
+        _, dense = finer_energy.value(state.points, None)
         trials.iterations[rows] += state.iterations
         trials.jacobians[rows] += state.jacobians
-        trials.values[rows] += state.values
-        if final is None:
-            final = state
+        trials.values[rows] += state.values + finer_energy.samples(count)
+        if result is None:
+            result = Bursts(trials, state, dense)
         else:
-            write(final, rows, state)
+            write(result.state, rows, state)
+            result.speed[rows] = dense
+        measured = dense @ finer.weights
+        length, error = measured.sum(1), (measured - state.model.speed @ elements.weights).abs().sum(1)
+        worse = (length > trials.length[rows]) & (not last)
+        kept = (~worse).nonzero()[:, 0]
+        trials.points[rows[kept]], trials.length[rows[kept]] = state.points[kept], length[kept]
+        to_gain = (state.decrement.square() / 2).clamp(min=limits.length_tol / 2)
+        coarse = (worse | (error > to_gain * length)) & (not last)
         arc, _ = cell_arcs(state.points, state.model.speed, elements)
         distorted = distortion(arc, count) > _DISTORTED
-        new = fresh[rows] & (mesh == 0)
-        unfinished = ~state.converged & (state.minimum | ~settled(state, limits) | new)
-        again = ~state.stalled & (unfinished | distorted)
-        kept = again.nonzero()[:, 0]
+        hard = ~state.minimum & (2 * count > _FULL)
+        ready = state.converged | (settled(state, limits) & (polished | hard))
+        kept = (~state.stalled & ~coarse & (~ready | distorted)).nonzero()[:, 0]
         if kept.numel() == 0:
             break
-        moved_points = _move_nodes(elements, state.points[kept], state.model.speed[kept], count)
-        points = torch.where(distorted[kept, None, None], moved_points, state.points[kept])
-        _, speed = path_energy.value(points, None)
+        polished = settled(state, limits)[kept]
+        settle = torch.where(polished, 0.0, settle[kept])
+        moved = _move_nodes(elements, state.points[kept], state.model.speed[kept], count)
+        points = torch.where(distorted[kept, None, None], moved, state.points[kept])
         rows = rows[kept]
+        _, speed = path_energy.value(points, None)
         trials.values[rows] += path_energy.samples(count)
-        moved = (speed @ elements.weights).sum(1)
-        in_race = _racing(trials.problem[rows], trials.start[rows], points, moved, shortest)
-        dropped[rows] = ~in_race
-        racing = in_race.nonzero()[:, 0]
-        rows, points, speed, moved, kept = rows[racing], points[racing], speed[racing], moved[racing], kept[racing]
-        if rows.numel() == 0:
-            break
-        if not finest:
-            discrete = (2 * state.model.energy[kept]).sqrt()
-            worse = ~(moved <= entry[rows])
-            final.points[rows] = torch.where(worse[:, None, None], trials.points[rows], points)
-            kept = (~worse & ((moved - discrete).abs() <= _RESOLVED * moved)).nonzero()[:, 0]
-            rows, points, speed = rows[kept], points[kept], speed[kept]
-            if kept.numel() == 0:
-                break
-    assert final is not None
-    return trials._replace(points=final.points), final, dropped
-
-
-def _racing(problem: Tensor, start: Tensor, points: Tensor, length: Tensor, shortest: Tensor) -> Tensor:
-    """Which starts are worth more work: not much longer than the best of their problem, and not one of them again."""
-    best = shortest.scatter_reduce(0, problem, length.nan_to_num(torch.inf), "amin")
-    racing = ~is_hopeless(length, best[problem])
-    count = int(start.max()) + 1 if len(start) else 0
-    row_of = torch.full((len(shortest), count), -1, dtype=torch.long, device=problem.device)
-    row_of[problem, start] = torch.arange(len(problem), device=problem.device)
-    extent = (points[:, 1:] - points[:, :-1]).norm(dim=-1).sum(1)
-    for a in range(count):
-        for b in range(a + 1, count):
-            first, second = row_of[:, a], row_of[:, b]
-            pairs = ((first >= 0) & (second >= 0)).nonzero()[:, 0]
-            i, j = first[pairs], second[pairs]
-            apart = (points[i] - points[j]).norm(dim=-1).amax(1)
-            same = (apart <= _SAME * extent[i]) & ((length[i] - length[j]).abs() <= _SAME * length[i])
-            longer = torch.where(length[i] > length[j], i, j)
-            racing[longer[same & racing[i] & racing[j]]] = False
-    return racing
+    assert result is not None
+    return result
 
 
 def count_segments(points: Tensor, elements: Elements) -> int:
@@ -213,7 +240,3 @@ def refine(
     pieces = allot_pieces(share, speed @ elements.weights, mismatch, count)
     return trials._replace(points=Curve(trials.points, None, elements.degree).subdivide(pieces, count).points)
 
-
-def is_hopeless(length: Float[Tensor, " r"], best: Float[Tensor, " r"]) -> Bool[Tensor, " r"]:
-    """Whether a start is too much longer than the best of its problem to be worth more work."""
-    return length > _HOPELESS * best

@@ -15,24 +15,24 @@ from torch import Tensor
 
 from geodesics.certify import certify
 from geodesics.curves import Curve
-from geodesics.elements import Elements, make_elements
+from geodesics.elements import Elements
 from geodesics.energy_levels import (
+    Bursts,
+    Discretization,
     Limits,
     Trials,
+    discretize,
     element_counts,
     minimise_level,
     place_starts,
     refine,
     settled,
 )
+from geodesics.exploration import Explored, explore
 from geodesics.metrics import Metric
-from geodesics.newton import NewtonState
 from geodesics.options import require_at_least_one, require_not_below, require_positive
 from geodesics.rows import take
 from geodesics.solution import GeodesicResult, Status
-
-# A start is dropped when this many times its error estimate below its length is still longer than the best.
-_DOUBT = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,12 @@ class EnergySolver:
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Minimise from all starts; the shortest certified curve of every problem wins."""
-        finished, placing = minimise_energy(metric, starts, self)
-        return best_of(finished, placing, self)
+        discretization = discretize(metric, self.degree, self.num_samples, starts[0].points)
+        levels = element_counts(self.num_segments, self.max_segments)
+        limits = self.limits(starts[0].points.dtype)
+        explored = explore(metric, discretization, starts, levels, limits)
+        finished = minimise_energy(metric, discretization, explored, levels, limits)
+        return _collect(finished, explored, self)
 
 
 class Minimised(NamedTuple):
@@ -97,55 +101,61 @@ class Minimised(NamedTuple):
 
 
 def minimise_energy(
-    metric: Metric, starts: list[Curve], options: EnergySolver
-) -> tuple[list[Minimised], Int[Tensor, " b"]]:
-    """Minimise the energy from every start of every problem.
+    metric: Metric, discretization: Discretization, explored: Explored, levels: list[int], limits: Limits
+) -> list[Minimised]:
+    """Minimise the energy from one start per problem.
 
     Args:
         metric: the Riemannian metric.
-        starts: S batches of B initial curves.
-        options: the solver.
+        discretization: what curves are made of.
+        explored: starts.
+        levels: numbers of elements of the levels of resolution.
+        limits: what each level aims at.
 
     Returns:
-        Finished curves, one entry per level of resolution, coarsest first, every problem in at least one of them;
-        and the points at which the generator's value was computed to place the starts, per problem.
+        Finished curves, one entry per level of resolution, coarsest first, every problem in one of them.
     """
-    elements = make_elements(options.degree, options.num_samples, starts[0].points)
-    path_energy = metric.path_energy(elements)
-    levels = element_counts(options.num_segments, options.max_segments)
-    limits = options.limits(starts[0].points.dtype)
-    waiting, placing = place_starts(path_energy, elements, starts, levels)
-    shortest = torch.full_like(starts[0].points[:, 0, 0], torch.inf)
+    elements, _, finer, _ = discretization
+    waiting, placing = place_starts(discretization, [explored.curve], levels)
     finished: list[Minimised] = []
-    for count in sorted(waiting):
+    for count in levels:
         if not waiting[count]:
             continue
         trials = Trials(*(torch.cat(field) for field in zip(*waiting[count], strict=True)))
-        finest = count == levels[-1]
-        trials, state, dropped = minimise_level(path_energy, elements, trials, limits, finest, shortest)
-        done = _measure(metric, elements, trials, state, limits)
-        upper = torch.where(done.length.isfinite(), done.length + done.length_error, torch.inf)
-        shortest = shortest.scatter_reduce(0, trials.problem, upper, "amin")
-        hopeless = done.length - _DOUBT * done.length_error > shortest[trials.problem]
-        final = _resolved(done, options) | dropped | hopeless | ~done.length.isfinite()
-        if not finest:
-            rows = (~final).nonzero()[:, 0]
-            if rows.numel():
-                finer, left = levels[levels.index(count) + 1], take(done, rows)
-                waiting[finer].append(refine(elements, left.trials, left.speed, left.mismatch, finer))
-            done = take(done, final.nonzero()[:, 0])
-        finished.append(done)
-    return finished, placing
+        last = count == levels[-1]
+        burst = minimise_level(discretization, trials, limits, last)
+        measured = burst.speed @ finer.weights
+        mismatch = (measured - burst.state.model.speed @ elements.weights).abs()
+        length, error = measured.sum(1), mismatch.sum(1)
+        # Only what looks resolved by twice as many samples is worth a certificate.
+        promising = (burst.state.converged | settled(burst.state, limits)) & (error <= limits.length_tol / 2 * length)
+        promising |= ~length.isfinite() | last
+        rows, rest = promising.nonzero()[:, 0], (~promising).nonzero()[:, 0]
+        if rest.numel():
+            following = levels[levels.index(count) + 1]
+            left = take(burst, rest)
+            waiting[following].append(refine(elements, left.trials, left.state.model.speed, mismatch[rest], following))
+        if rows.numel() == 0:
+            continue
+        done = _measure(metric, elements, take(burst, rows), limits)
+        final = _resolved(done, limits) | ~done.length.isfinite() | last
+        rows, rest = final.nonzero()[:, 0], (~final).nonzero()[:, 0]
+        if rest.numel():
+            following, more = levels[levels.index(count) + 1], take(done, rest)
+            waiting[following].append(refine(elements, more.trials, more.speed, more.mismatch, following))
+        finished.append(take(done, rows))
+    for done in finished:
+        done.trials.values.add_(placing[done.trials.problem])
+    return finished
 
 
-def _resolved(done: Minimised, options: EnergySolver) -> Tensor:
-    return (done.converged | done.settled) & (done.length_error <= options.length_tol * done.length)
+def _resolved(done: Minimised, limits: Limits) -> Tensor:
+    return (done.converged | done.settled) & (done.length_error <= limits.length_tol * done.length)
 
 
-def _measure(
-    metric: Metric, elements: Elements, trials: Trials, state: NewtonState, limits: Limits
-) -> Minimised:
+def _measure(metric: Metric, elements: Elements, burst: Bursts, limits: Limits) -> Minimised:
     """Certify the lengths, and note where the certified ones differ from those in the discrete energy."""
+    trials, state, _ = burst
     num_samples = max(elements.num_samples, elements.degree + 1)
     checked = certify(metric, trials.points, elements.degree, num_samples, (2 * state.model.energy).sqrt())
     spent = trials._replace(
@@ -183,44 +193,26 @@ def status_of(done: Minimised, options: EnergySolver) -> Int[Tensor, " r"]:
     return status
 
 
-def best_of(finished: list[Minimised], placing: Int[Tensor, " b"], options: EnergySolver) -> GeodesicResult:
-    """The shortest finished curve of every problem, all on the finest mesh used, with the work of all its starts.
-
-    Of curves as long as the shortest, which is where starts have met, one that has converged is taken.
-    """
-    num_problems = len(placing)
-    lengths = torch.cat([done.length + done.length_error for done in finished]).nan_to_num(torch.inf)
-    problem = torch.cat([done.trials.problem for done in finished])
-    shortest = lengths.new_full((num_problems,), torch.inf).scatter_reduce(0, problem, lengths, "amin")
-    equal = lengths <= (1 + options.limits(lengths.dtype).tol) * shortest[problem]
-    converged = torch.cat([done.converged for done in finished])
-    order = torch.argsort(torch.where(equal & converged, 0.0, lengths), stable=True)
-    winner = torch.full((num_problems,), len(order), device=order.device)
-    winner = winner.scatter_reduce(0, problem[order], torch.arange(len(order), device=order.device), "amin")
-    chosen = order[winner]
+def _collect(finished: list[Minimised], explored: Explored, options: EnergySolver) -> GeodesicResult:
+    """The finished curves in the order of the problems, all on the finest mesh used, with the work of exploring."""
+    order = torch.cat([done.trials.problem for done in finished]).argsort()
     finest = max(done.knots.shape[1] - 1 for done in finished)
     curves = [Curve(done.trials.points, done.knots, options.degree).with_segments(finest) for done in finished]
-    points = torch.cat([curve.points for curve in curves])[chosen]
-    knots = torch.cat([curve.knots for curve in curves])[chosen]
-
-    def total(name: str) -> Tensor:
-        spent = torch.cat([getattr(done.trials, name) for done in finished])
-        return torch.zeros(num_problems, dtype=spent.dtype, device=spent.device).scatter_add(0, problem, spent)
 
     def pick(values: list[Tensor]) -> Tensor:
-        return torch.cat(values)[chosen]
+        return torch.cat(values)[order]
 
     length = pick([done.length for done in finished])
     return GeodesicResult(
-        Curve(points, knots, options.degree),
+        Curve(pick([curve.points for curve in curves]), pick([curve.knots for curve in curves]), options.degree),
         length,
         pick([done.length_error for done in finished]),
         length.square() / 2,
         pick([status_of(done, options) for done in finished]),
         pick([done.gradient for done in finished]),
         pick([done.minimum for done in finished]),
-        total("iterations"),
-        total("jacobians"),
-        total("values") + placing,
-        pick([done.trials.start for done in finished]),
+        explored.iterations + pick([done.trials.iterations for done in finished]),
+        explored.jacobians + pick([done.trials.jacobians for done in finished]),
+        explored.values + pick([done.trials.values for done in finished]),
+        explored.start,
     )

@@ -4,6 +4,8 @@ From a straight line, minima 1-40 % too long are usual on learned metrics. A gra
 weighted by Riemannian length, gives starts in the right valleys, and alternatives to them.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -13,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from geodesics.curves import Curve
+from geodesics.detours import Tree, alternatives
 from geodesics.elements import make_elements
 from geodesics.metrics import Metric
 
@@ -29,8 +32,7 @@ class GraphPaths:
     the data's region. Of a node's many nearest candidates those are joined to it that are nearest by the metric: with
     condition numbers in the hundreds, the Euclidean neighbours miss the narrow valleys that geodesics run along. An
     edge's weight is the length of its two halves, measured by the metric, one number for both directions.
-    Alternatives are paths through via-nodes: the best node off the paths chosen so far, by the sum of its distances
-    to both ends (Abraham et al. 2010, "Alternative routes in road networks").
+    Alternatives to the shortest path take its sensible detours, as many as fit into one path (`geodesics.detours`).
 
     The graph is built once; a problem's paths do not depend on the other problems of a call.
 
@@ -60,7 +62,7 @@ class GraphPaths:
         num_nodes: int = 32000,
         num_neighbors: int = 12,
         num_candidates: int = 60,
-        num_paths: int = 2,
+        num_paths: int = 3,
         seed: int = 0,
     ) -> None:
         if latents.ndim != 2 or len(latents) < 2 or not bool(latents.isfinite().all()):
@@ -84,17 +86,21 @@ class GraphPaths:
         self.jacobians, self.values = count, 3 * len(self._pairs)
 
     def __call__(self, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> list[Curve]:
-        """S batches of polylines from z0 to z1; problems with fewer alternatives repeat their best path."""
+        """S batches of polylines from z0 to z1; problems with fewer alternatives repeat the last of them."""
         ends = torch.cat([z0, z1])
-        graph = self._join(ends)
+        joined = self._join(ends)
         positions = np.concatenate([self.nodes.cpu().numpy(), ends.cpu().numpy()])
         polylines: list[list[np.ndarray]] = [[] for _ in range(self.num_paths)]
         for rows in np.array_split(np.arange(len(z0)), -(-len(z0) // _SOURCES)):
             sources = len(self.nodes) + np.concatenate([rows, rows + len(z0)])
-            distance, previous = dijkstra(graph, indices=sources, return_predecessors=True)
+            distance, previous = dijkstra(joined.graph, indices=sources, return_predecessors=True)
             for i in range(len(rows)):
-                trees = (distance[i], previous[i]), (distance[len(rows) + i], previous[len(rows) + i])
-                paths = self._alternatives(positions, trees, int(sources[i]), int(sources[len(rows) + i]))
+                j = len(rows) + i
+                for tree, end in ((i, sources[j]), (j, sources[i])):
+                    mine = joined.end(int(end) - len(self.nodes))
+                    distance[tree, end], previous[tree, end] = mine.to_ends(distance[tree])
+                trees = Tree(distance[i], previous[i]), Tree(distance[j], previous[j])
+                paths = alternatives(positions, *trees, int(sources[i]), int(sources[j]), self.num_paths)
                 for s in range(self.num_paths):
                     polylines[s].append(_resample(positions[paths[min(s, len(paths) - 1)]]))
         return [Curve(torch.as_tensor(np.stack(lines)).to(z0)) for lines in polylines]
@@ -120,10 +126,11 @@ class GraphPaths:
         if len(z) == 0:
             return z.new_zeros(0, 0)
         with torch.no_grad():
-            graph = self._join(z)
+            joined = self._join(z)
         points = len(self.nodes) + np.arange(len(z))
         parts = np.array_split(points, -(-len(z) // _SOURCES))
-        lengths = np.concatenate([dijkstra(graph, indices=rows)[:, len(self.nodes) :] for rows in parts])
+        lengths = np.concatenate([joined.to_ends(dijkstra(joined.graph, indices=rows))[0] for rows in parts])
+        np.fill_diagonal(lengths, 0.0)
         # Both trees hold the same path, its edges added up in two orders.
         return torch.as_tensor(np.minimum(lengths, lengths.T)).to(z)
 
@@ -151,49 +158,39 @@ class GraphPaths:
         total = torch.cat(lengths)
         return torch.where(total.isfinite(), total, torch.inf).clamp(min=torch.finfo(a.dtype).tiny).cpu().numpy()
 
-    def _join(self, ends: Tensor) -> csr_matrix:
-        """The graph with the end points joined to it, each to graph nodes only."""
+    def _join(self, ends: Tensor) -> "_Joined":
+        """The graph with ways from the end points into it, and none back: no path runs through another's end."""
         edges = self._neighbors(ends, self.metric.tensor(ends))
         own = np.repeat(np.arange(len(ends)), edges.shape[1])
         weights = self._lengths(ends[own], self.nodes[edges.ravel()])
-        a = np.concatenate([self._pairs[:, 0], own + len(self.nodes)])
-        b = np.concatenate([self._pairs[:, 1], edges.ravel()])
-        w = np.concatenate([self._weights, weights])
-        size = len(self.nodes) + len(ends)
+        pairs, size = self._pairs, len(self.nodes) + len(ends)
+        a = np.concatenate([pairs[:, 0], pairs[:, 1], own + len(self.nodes)])
+        b = np.concatenate([pairs[:, 1], pairs[:, 0], edges.ravel()])
+        w = np.concatenate([self._weights, self._weights, weights])
         # Duplicate entries would be summed: the end points' repeated neighbours are dropped first.
         _, first = np.unique(a.astype(np.int64) * size + b, return_index=True)
-        a, b, w = a[first], b[first], w[first]
-        both = np.concatenate([a, b]), np.concatenate([b, a])
-        return csr_matrix((np.concatenate([w, w]), both), shape=(size, size))
-
-    def _alternatives(self, positions: np.ndarray, trees: tuple, source: int, target: int) -> list[np.ndarray]:
-        """The shortest path and via-node alternatives, as node indices."""
-        (from_source, before), (from_target, after) = trees
-        if not np.isfinite(from_source[target]):
-            return [np.array([source, target])]  # no way through the graph: the straight line
-        through = from_source[: len(self.nodes)] + from_target[: len(self.nodes)]
-        paths: list[np.ndarray] = []
-        free = np.isfinite(through)
-        via = target
-        while len(paths) < self.num_paths:
-            path = np.concatenate([_walk(before, via), _walk(after, via)[-2::-1]])
-            paths.append(path)
-            spread = 0.1 * np.linalg.norm(np.diff(positions[path], axis=0), axis=1).sum()
-            near = NearestNeighbors(radius=spread).fit(positions[path])
-            distances, _ = near.kneighbors(positions[: len(self.nodes)], n_neighbors=1)
-            free &= distances[:, 0] > spread
-            if not free.any():
-                break
-            via = int(np.where(free, through, np.inf).argmin())
-        return paths
+        graph = csr_matrix((w[first], (a[first], b[first])), shape=(size, size))
+        return _Joined(graph, edges, weights.reshape(edges.shape))
 
 
-def _walk(previous: np.ndarray, node: int) -> np.ndarray:
-    """Node indices from the root of a shortest-path tree to a node."""
-    path = [node]
-    while previous[path[-1]] >= 0:
-        path.append(previous[path[-1]])
-    return np.array(path[::-1])
+class _Joined(NamedTuple):
+    """A graph with end points, the nodes next to each of them ``(E, k)``, and the lengths of the edges to these."""
+
+    graph: csr_matrix
+    nodes: np.ndarray
+    lengths: np.ndarray
+
+    def end(self, index: int) -> "_Joined":
+        """One end point only."""
+        return self._replace(nodes=self.nodes[index], lengths=self.lengths[index])
+
+    def to_ends(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From distances of all nodes ``(..., m)``: those of the end points, and the node before each on its path."""
+        through = distance[..., self.nodes] + self.lengths
+        nearest = through.argmin(-1)
+        before = np.broadcast_to(self.nodes, through.shape)
+        found = (np.take_along_axis(x, nearest[..., None], -1)[..., 0] for x in (through, before))
+        return next(found), next(found)
 
 
 def _resample(path: np.ndarray) -> np.ndarray:

@@ -14,15 +14,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geodesics.block_cholesky import solve_chain
+from geodesics.mesh import speed_profile
 from geodesics.path_energy import Linearization, PathEnergy
 from geodesics.rows import take, write
 
-_FIRST_THETA = 0.05
-_FACTORISATIONS = 8
+_FIRST_THETA = 0.005
+_FACTORISATIONS = 10
 _ARMIJO = 0.1
 _BACKTRACK = 0.4
 _LINE_SEARCH = 6
 _MAX_DAMPING = 1e6
+# The profile follows the speed while the scale-free gradient is above this. Held fixed it costs steps, for the energy
+# of a profile that does not fit hides what is gained; Newton's last steps are quadratic only if it is.
+_FOLLOW = 0.02
 
 
 class NewtonState(NamedTuple):
@@ -34,10 +38,10 @@ class NewtonState(NamedTuple):
         model: linearization at the points.
         theta: weight of the shift.
         damping: extra multiple of ``hessian + shift``, raised while steps fail.
-        decrement: scale-free gradient ``sqrt(g^T A^{-1} g / 2 E)`` at the start of the last step; its square is the
-            relative energy that the step was to gain, half its square the relative length.
+        decrement: scale-free gradient ``sqrt(g^T A^{-1} g / 2 E)`` where it was last known; its square is the relative
+            energy that the next step is to gain, half its square the relative length.
         minimum: whether the exact Hessian was positive definite at the last factorisation.
-        converged: whether the last step was an exact Newton step with a decrement under the tolerance.
+        converged: whether the exact Newton step has a decrement under the tolerance; it is not taken.
         stalled: whether no step decreases the energy, or nothing can be factorised.
         settled: whether the decrement is under ``settle`` while the exact Hessian is indefinite: steps are damped then,
             and gain little.
@@ -65,10 +69,11 @@ def minimize(
     energy: PathEnergy,
     points: Float[Tensor, "b n d"],
     profile: Float[Tensor, "b s g"],
+    weights: Float[Tensor, " g"],
     tol: float,
     max_iter: int,
     max_step: Float[Tensor, " b"],
-    settle: float = 0.0,
+    settle: Float[Tensor, " b"],
 ) -> NewtonState:
     """Minimise the weighted path energy over the interior nodes.
 
@@ -76,10 +81,12 @@ def minimize(
         energy: the discrete energy.
         points: start ``(B, N p + 1, d)``; the two ends stay.
         profile: reference speed profile ``(B, N, g)``.
+        weights: of the quadrature in an element.
         tol: a problem stops when its scale-free gradient falls under this.
         max_iter: steps per problem.
         max_step: bound on the move of any node in one step ``(B,)``, in latent units; longer steps are scaled down.
-        settle: a problem whose exact Hessian is indefinite stops when its scale-free gradient falls under this.
+        settle: a problem whose exact Hessian is indefinite stops when its scale-free gradient falls under this
+            ``(B,)``.
 
     Returns:
         The final state; no problem's state depends on another's.
@@ -90,9 +97,9 @@ def minimize(
         if rows.numel() == 0:
             break
         if rows.numel() == len(points):
-            state = _iterate(energy, state, tol, max_step, settle)
+            state = _iterate(energy, state, weights, tol, max_step, settle)
         else:
-            write(state, rows, _iterate(energy, take(state, rows), tol, max_step[rows], settle))
+            write(state, rows, _iterate(energy, take(state, rows), weights, tol, max_step[rows], settle[rows]))
     return state
 
 
@@ -104,7 +111,7 @@ def _start(energy: PathEnergy, points: Tensor, profile: Tensor) -> NewtonState:
     samples = energy.samples(profile.shape[1])
     return NewtonState(
         points.clone(),
-        profile,
+        profile.clone(),
         model,
         zero,
         zero.clone(),
@@ -120,30 +127,38 @@ def _start(energy: PathEnergy, points: Tensor, profile: Tensor) -> NewtonState:
 
 
 def _iterate(
-    energy: PathEnergy, state: NewtonState, tol: float, max_step: Tensor, settle: float
+    energy: PathEnergy, state: NewtonState, weights: Tensor, tol: float, max_step: Tensor, settle: Tensor
 ) -> NewtonState:
-    """One damped Newton step of every row."""
+    """One damped Newton step of every row that is not there yet."""
     direction, theta, factored = _direction(state)
     slope = (state.model.gradient * direction).sum((1, 2))
     usable = factored & (slope <= 0)
     decrement = torch.where(usable, (-slope / (2 * state.model.energy)).clamp(min=0).sqrt(), state.decrement)
+    exact = (theta == 0) & (state.damping == 0)
+    converged, settled = usable & exact & (decrement <= tol), usable & ~exact & (decrement <= settle)
     longest = direction.norm(dim=-1).amax(1)
     scale = (max_step / longest).clamp(max=1.0)
-    trial, scale, accepted, tried = _line_search(energy, state, direction, slope, scale, usable, tol)
-    exact = (theta == 0) & (state.damping == 0)
+    going = ~(converged | settled)
+    trial, speed, scale, accepted, tried = _line_search(
+        energy, state, direction, slope, scale, usable & going, tol
+    )
     state = state._replace(
         theta=torch.where(accepted & (scale == 1), torch.where(theta > _FIRST_THETA, theta / 3, 0.0), theta),
-        damping=_next_damping(state.damping, scale, accepted),
+        damping=torch.where(going, _next_damping(state.damping, scale, accepted), state.damping),
         decrement=decrement,
         minimum=exact & factored,
-        converged=accepted & exact & (decrement <= tol),
-        stalled=~accepted & (state.damping >= _MAX_DAMPING),
-        settled=accepted & ~exact & (decrement <= settle),
-        iterations=state.iterations + 1,
+        converged=converged,
+        stalled=going & ~accepted & (state.damping >= _MAX_DAMPING),
+        settled=settled,
+        iterations=state.iterations + going,
         values=state.values + tried * energy.samples(state.profile.shape[1]),
     )
     rows = accepted.nonzero()[:, 0]
+    if rows.numel() == 0:
+        return state
     state.points[rows] = trial[rows]
+    follow = (accepted & (decrement > _FOLLOW)).nonzero()[:, 0]
+    state.profile[follow] = speed_profile(speed[follow], weights)
     write(state.model, rows, energy.linearize(trial[rows], state.profile[rows]))
     state.jacobians[rows] += energy.samples(state.profile.shape[1])
     return state
@@ -171,9 +186,9 @@ def _direction(state: NewtonState) -> tuple[Tensor, Tensor, Tensor]:
 
 def _line_search(
     energy: PathEnergy, state: NewtonState, direction: Tensor, slope: Tensor, scale: Tensor, usable: Tensor, tol: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Backtrack to sufficient decrease; returns trial points, scales, acceptance and the number of trials, per row."""
-    trial, scale = state.points.clone(), scale.clone()
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Backtrack to sufficient decrease; returns trial points, their speeds, scales, acceptance and trials, per row."""
+    trial, speed, scale = state.points.clone(), state.model.speed.clone(), scale.clone()
     accepted = torch.zeros_like(usable)
     tried = torch.zeros_like(state.iterations)
     # The energy of long sums of differences is noisy; steps that gain less than tol^2 are let through.
@@ -183,15 +198,15 @@ def _line_search(
         if rows.numel() == 0:
             break
         points = state.points[rows] + scale[rows, None, None] * direction[rows]
-        new_energy, _ = energy.value(points, state.profile[rows])
+        new_energy, new_speed = energy.value(points, state.profile[rows])
         bound = state.model.energy[rows] + _ARMIJO * scale[rows] * slope[rows] + rounding[rows]
         good = new_energy <= bound
         tried[rows] += 1
         accepted[rows] = good
-        trial[rows[good]] = points[good]
+        trial[rows[good]], speed[rows[good]] = points[good], new_speed[good]
         rows = rows[~good]
         scale[rows] *= _BACKTRACK
-    return trial, scale, accepted, tried
+    return trial, speed, scale, accepted, tried
 
 
 def _next_damping(damping: Tensor, scale: Tensor, accepted: Tensor) -> Tensor:

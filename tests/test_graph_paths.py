@@ -91,6 +91,23 @@ def test_rows_are_independent(graph):
     torch.testing.assert_close(length(METRIC, backwards)[0], length(METRIC, batched)[0], rtol=1e-6, atol=0)
 
 
+def test_no_path_runs_through_the_ends_of_other_problems():
+    """A problem whose ends lie on the way of another, in a gap of the graph that they would bridge."""
+    rng = torch.Generator().manual_seed(0)
+    cluster = 0.2 * torch.rand(80, 2, generator=rng, dtype=torch.float64)
+    metric = PullbackMetric(lambda z: torch.cat([z, 0.3 * (8 * z[:, 1:]).sin()], dim=1))
+    sparse = GraphPaths(metric, torch.cat([cluster, cluster + 1]), num_nodes=60, num_neighbors=4, num_paths=2)
+    z0, z1 = cluster[:1], cluster[:1] + 1.1
+    t = torch.linspace(0.3, 0.7, 20, dtype=torch.float64)[:, None]
+    others = z0 + t * (z1 - z0)
+    alone = sparse(z0, z1)
+    among = sparse(torch.cat([z0, others[:-1]]), torch.cat([z1, others[1:]]))
+    for one, many in zip(alone, among, strict=True):
+        torch.testing.assert_close(many.points[:1], one.points, rtol=0, atol=0)
+    found = sparse.distances(torch.cat([z0, z1, others]))
+    torch.testing.assert_close(found[:2, :2], sparse.distances(torch.cat([z0, z1])), rtol=0, atol=0)
+
+
 def test_the_graph_depends_on_its_seed_only():
     one, two, three = (GraphPaths(METRIC, cloud(), num_nodes=200, num_neighbors=6, seed=s) for s in (0, 0, 1))
     assert torch.equal(one.nodes, two.nodes)

@@ -22,12 +22,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("geodesics.calculus", "geodesics.reduction", "geodesics.curves"),
     ("geodesics.block_cholesky", "geodesics.block_bidiagonal"),
     ("geodesics.connection", "geodesics.path_energy", "geodesics.initial", "geodesics.solution"),
-    ("geodesics.path_energy_pullback", "geodesics.path_energy_general", "geodesics.newton", "geodesics.mesh"),
+    ("geodesics.path_energy_pullback", "geodesics.path_energy_general", "geodesics.mesh", "geodesics.detours"),
     ("geodesics.runge_kutta", "geodesics.quintics"),
-    ("geodesics.metrics", "geodesics.energy_levels"),
-    ("geodesics.forms", "geodesics.curvature", "geodesics.quadrature"),
+    ("geodesics.metrics", "geodesics.newton"),
+    ("geodesics.forms", "geodesics.curvature", "geodesics.quadrature", "geodesics.energy_levels", "geodesics.recombine"),
     ("geodesics.flow", "geodesics.graph_paths", "geodesics.checks"),
-    ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting", "geodesics.certify"),
+    ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting", "geodesics.certify", "geodesics.exploration"),
     ("geodesics.descent",),
     (
         "geodesics.energy_solver",
@@ -39,8 +39,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("geodesics.shooting_solver", "geodesics.solve"),
     ("geodesics.distances", "geodesics.logarithm", "geodesics.plots", "geodesics.random_walks"),
     ("geodesics.moving_ends",),
-    ("geodesics.means", "geodesics.land"),
-    ("geodesics.clustering", "geodesics.land_fit"),
+    ("geodesics.means", "geodesics.graph_trees", "geodesics.k_medoids"),
+    ("geodesics.k_means", "geodesics.land_nodes", "geodesics.land_covariances"),
+    ("geodesics.land_draws", "geodesics.land_logarithms"),
+    ("geodesics.land", "geodesics.land_climb"),
+    ("geodesics.land_fit",),
 )
 
 # Packages that may be missing, and so may be imported where they are used.
@@ -53,6 +56,8 @@ MAY_WAIT = {
     "geodesics.checks",
     "geodesics.collocation_solver",  # SciPy's, one problem at a time
     "geodesics.plots.canvas",
+    "geodesics.graph_trees",  # as the graph itself
+    "geodesics.land_draws",  # balls around the nodes of that graph
     "geodesics.land_fit",  # scikit-learn's k-means, where no labels are given
 }
 

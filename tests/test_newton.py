@@ -27,7 +27,9 @@ def run(metric, points, tol=1e-10, max_iter=40, degree=3, samples=6):
     count = (points.shape[1] - 1) // degree
     profile = points.new_full((len(points), count, samples), 1 / count)
     step = points.new_full((len(points),), 0.5)
-    return minimize(metric.path_energy(elements), points, profile, tol, max_iter, step)
+    return minimize(
+        metric.path_energy(elements), points, profile, elements.weights, tol, max_iter, step, torch.zeros_like(step)
+    )
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -83,7 +85,7 @@ def test_no_node_moves_further_than_allowed(normal):
     elements = make_elements(3, 6, points)
     profile = points.new_full((4, 4, 6), 1 / 4)
     bounds = torch.tensor([1e-3, 1e-2, 0.05, 1e-4], dtype=torch.float64)
-    state = minimize(METRICS["pullback"].path_energy(elements), points, profile, 1e-10, 1, bounds)
+    state = minimize(METRICS["pullback"].path_energy(elements), points, profile, elements.weights, 1e-10, 1, bounds, 0 * bounds)
     moves = (state.points - points).norm(dim=-1).amax(1)
     assert (moves <= bounds * (1 + 1e-12)).all()
     assert (moves > 0).all()
