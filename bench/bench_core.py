@@ -7,9 +7,7 @@ images. What a piece can be held to is measured in the same run, in turns with i
 
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterator
-from statistics import median
 from typing import Any
 
 import pytest
@@ -17,6 +15,15 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
+from bench.floors import (
+    ROUNDS,
+    in_blocks,
+    products,
+    products_in_blocks,
+    random_positive,
+    seconds,
+    straight_curves,
+)
 from bench.learned import digits
 from bench.problem_set import ProblemSet
 from geodesics import EnergySolver, Generator, GraphPaths, PullbackMetric, geodesic, value_and_jacobian
@@ -31,9 +38,6 @@ NUM_CURVES = 256
 NUM_SEGMENTS = 16
 NUM_PAIRS = 256
 MILLION = 1_000_000
-ROUNDS = 9
-# Points of one block of the floors that need not leave the caches.
-BLOCK = 256
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,43 +94,6 @@ def report(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> C
     return store
 
 
-def products(generator: RBFGenerator, count: int) -> Callable[[], list[Tensor]]:
-    """The matrix products that values and Jacobians of so many points cannot do without: 1 + d times all weights of
-    both heads, into fresh memory, as a result has to be.
-    """
-    weights = [p for p in (*generator.parameters(), *generator.buffers()) if p.ndim == 2]
-    rows = (1 + generator.latent_dim) * count
-    pairs = [(torch.randn(rows, w.shape[1], dtype=w.dtype), w.mT.contiguous()) for w in weights]
-    return lambda: [left @ right for left, right in pairs]
-
-
-def in_blocks(function: Callable[[Tensor], Any], z: Tensor, size: int = BLOCK) -> Callable[[], None]:
-    """A function of points on one block after another, each result let go at once."""
-
-    def run() -> None:
-        for block in z.split(size):
-            function(block)
-
-    return run
-
-
-def products_in_blocks(generator: RBFGenerator, z: Tensor) -> Callable[[], None]:
-    block = products(generator, BLOCK)
-    return in_blocks(lambda _: block(), z)
-
-
-def seconds(*functions: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
-    """Median time of each function, called in turns, after a warm-up."""
-    times: list[list[float]] = [[] for _ in functions]
-    for measured in range(rounds + 1):
-        for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            if measured:
-                taken.append(time.perf_counter() - start)
-    return [median(taken) for taken in times]
-
-
 def timed(benchmark: BenchmarkFixture, function: Callable[[], Any]) -> Any:
     return benchmark.pedantic(function, rounds=ROUNDS, warmup_rounds=1)
 
@@ -139,13 +106,6 @@ def second_order_of(generator: Generator) -> Callable[[Tensor], Tensor]:
         return contract(F)
 
     return evaluate
-
-
-def straight_curves(points: Tensor, degree: int, count: int) -> Tensor:
-    """Nodes of straight curves between points, ``(count, N p + 1, d)``."""
-    t = torch.linspace(0, 1, NUM_SEGMENTS * degree + 1, dtype=points.dtype)[:, None]
-    start, end = points[:count, None], points[-count:, None]
-    return start + t * (end - start)
 
 
 def test_value_and_jacobian(
@@ -216,7 +176,7 @@ def test_linearize_path_energy(
     """Energy, gradient and exact Hessian of cubic elements, against their evaluations of the generator alone."""
     decoder, z, count = (generator, points, NUM_CURVES) if model == "digits" else (image_generator, points.float(), 16)
     energy = PullbackMetric(decoder).path_energy(make_elements(3, 6, z))
-    nodes = straight_curves(z, 3, count)
+    nodes = straight_curves(z, 3, NUM_SEGMENTS, count)
     profile = torch.full_like(energy.value(nodes, None)[1], 1 / NUM_SEGMENTS)
     samples = z.repeat(-(-count * energy.samples(NUM_SEGMENTS) // NUM_POINTS), 1)
     samples = samples[: count * energy.samples(NUM_SEGMENTS)]
@@ -236,12 +196,6 @@ def test_linearize_path_energy(
         }
     )
     assert result.energy.isfinite().all()
-
-
-def random_positive(count: int, size: int) -> Tensor:
-    rng = torch.Generator().manual_seed(0)
-    root = torch.randn(count, size, size, generator=rng, dtype=torch.float64)
-    return root @ root.mT + torch.eye(size, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("size", [2, 4])

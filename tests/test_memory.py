@@ -1,4 +1,9 @@
-"""Chunks of rows."""
+"""Chunks of rows, and memory that stays."""
+
+import platform
+import resource
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -48,3 +53,24 @@ def test_largest_block_does_not_grow_with_the_batch(normal):
     few = max(sizes)
     metric.tensor(normal(30000, 2))
     assert max(sizes) == few < 3000
+
+
+FAULTS = """
+import resource
+import torch
+from geodesics.memory import rows_in_memory
+
+rows_in_memory(torch.zeros(1), 1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    blocks = [torch.zeros(2**18, dtype=torch.float64) for _ in range(8)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have rules of their own")
+def test_blocks_let_go_stay_with_the_process():
+    """Fifty times eight blocks of 2 MB are mapped page by page a few times, not fifty times."""
+    run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, check=True)
+    assert int(run.stdout) < 10 * 2**24 / resource.getpagesize()

@@ -18,21 +18,12 @@ class Trace(NamedTuple):
     """What one pass forward leaves behind.
 
     Attributes:
-        jet: features and tangents with the column of the bias, (1 + d, B, m + 1): ``jet[0]`` is (h, 1) and
-            ``jet[1 + a]`` is (dh/dz_a, 0).
+        jet: features and tangents, (1 + d, B, m): ``jet[0]`` is h and ``jet[1 + a]`` is dh/dz_a.
         inner: per layer or per kernel, the tensors the second derivative needs.
     """
 
     jet: Tensor
     inner: tuple[tuple[Tensor, ...], ...]
-
-
-def empty_jet(z: Float[Tensor, "b d"], width: int) -> Float[Tensor, "d1 b m1"]:
-    """A jet of that many features, with the bias's column filled in and the rest left to be written."""
-    jet = z.new_empty(1 + z.shape[1], z.shape[0], width + 1)
-    jet[0, :, width] = 1
-    jet[1:, :, width] = 0
-    return jet
 
 
 class PerceptronFeatures(nn.Module):
@@ -65,31 +56,31 @@ class PerceptronFeatures(nn.Module):
         layers, inner = self._layers(), []
         jet, pushed = z, z.new_empty(0)
         for index, (weight, bias) in enumerate(layers):
-            width = weight.shape[0]
             if index == 0:
-                x, pushed = torch.addmm(bias, z, weight.T), weight.T[:, None, :].expand(d, rows, width)
+                x, pushed = torch.addmm(bias, z, weight.T), weight.T[:, None, :].expand(d, rows, len(weight))
             else:
                 u = (jet.flatten(0, 1) @ weight.T).unflatten(0, (1 + d, rows))
                 x, pushed = u[0].add_(bias), u[1:]
             h, slope, curvature = differentiate(self.activation, x)
-            whole = empty_jet(z, width) if index == len(layers) - 1 else z.new_empty(1 + d, rows, width)
-            jet = whole[..., :width]
+            jet = z.new_empty(1 + d, rows, len(weight))
             jet[0] = h
             torch.mul(slope, pushed, out=jet[1:])
             if second_order:
                 inner.append((slope, curvature, pushed))
-        return Trace(whole, tuple(inner))
+        return Trace(jet, tuple(inner))
 
     def contract(self, trace: Trace, r: Float[Tensor, "b m"]) -> Float[Tensor, "b d d"]:
         r"""Pull r back: sum_l sum_n r_{l,n} psi''_{l,n} dx_{l,n,a} dx_{l,n,b}, r_{l-1} = (r_l psi'_l) A_l."""
-        d = trace.jet.shape[0] - 1
-        total = r.new_zeros(r.shape[0], d, d)
-        for (slope, curvature, pushed), (weight, _) in zip(
-            reversed(trace.inner), reversed(self._layers()), strict=True
-        ):
-            total += weighted_gram(r * curvature, pushed)
+        (first_weight, _), *layers = self._layers()
+        (_, first_curvature, _), *inner = trace.inner
+        pulled = []
+        for (slope, curvature, pushed), (weight, _) in zip(reversed(inner), reversed(layers), strict=True):
+            pulled.append(weighted_gram(r * curvature, pushed))
             r = (r * slope) @ weight
-        return total
+        # The first layer's tangents are its weights, the same for every row: one product does.
+        squares = (first_weight[:, :, None] * first_weight[:, None, :]).flatten(1)
+        total = ((r * first_curvature) @ squares).unflatten(1, (first_weight.shape[1], -1))
+        return sum(pulled, total)
 
     def _layers(self) -> list[tuple[Tensor, Tensor]]:
         return [(self.get_buffer(f"weight{i}"), self.get_buffer(f"bias{i}")) for i in range(self.num_layers)]
@@ -124,8 +115,8 @@ class RadialFeatures(nn.Module):
 
     def trace(self, z: Float[Tensor, "b d"], second_order: bool) -> Trace:
         """Features, tangents dv_a = -2 lambda (z - c)_a v, and the scaled differences -2 lambda (z - c)."""
-        whole = empty_jet(z, len(self.bandwidths))
-        v, tangent = whole[0, :, :-1], whole[1:, :, :-1]
+        jet = z.new_empty(1 + z.shape[1], z.shape[0], len(self.bandwidths))
+        v, tangent = jet[0], jet[1:]
         differences = torch.empty_like(tangent) if second_order else tangent
         torch.sub(z.T[:, :, None], self.centers.T[:, None, :], out=differences)
         torch.mul(differences[0], differences[0], out=v)
@@ -134,7 +125,7 @@ class RadialFeatures(nn.Module):
         v.mul_(-self.bandwidths).exp_()
         scaled = differences.mul_(-2 * self.bandwidths)
         torch.mul(scaled, v, out=tangent)
-        return Trace(whole, ((scaled, v),) if second_order else ())
+        return Trace(jet, ((scaled, v),) if second_order else ())
 
     def contract(self, trace: Trace, r: Float[Tensor, "b k"]) -> Float[Tensor, "b d d"]:
         r"""Pull r back: sum_k r_k v_k (4 lambda_k^2 delta_a delta_b - 2 lambda_k [a = b]), delta = z -

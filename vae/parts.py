@@ -51,9 +51,6 @@ class Part(Protocol):
 class AffinePart(nn.Module):
     r"""Outputs phi_i(A_i h(z) + b_i) of one or more heads i over shared features h.
 
-    The bias rides in the matrix product as a column next to A against a column of ones next to h (zeros next
-    to dh/dz), which saves a pass over the D outputs.
-
     Args:
         features: h, (B, d) -> (B, m).
         heads: per head its weight A (D_i, m), bias b (D_i,) and link phi.
@@ -67,24 +64,23 @@ class AffinePart(nn.Module):
         self.links = tuple(link for _, _, link in heads)
         self.output_dim = sum(weight.shape[0] for weight, _, _ in heads)
         for i, (weight, bias, _) in enumerate(heads):
-            self.register_buffer(f"weight{i}", torch.cat([weight, bias[:, None]], dim=1).detach())
+            self.register_buffer(f"weight{i}", weight.detach().clone())
+            self.register_buffer(f"bias{i}", bias.detach().clone())
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """Values F(z)."""
         h = self.features(z)
-        outputs = [
-            link.value(torch.addmm(weight[:, -1], h, weight[:, :-1].T)) for _, weight, link in self._heads()
-        ]
+        outputs = [link.value(torch.addmm(bias, h, weight.T)) for _, weight, bias, link in self._heads()]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     def write_jacobian(self, z: Tensor, value: Tensor, jacobian: Tensor, scratch: Tensor) -> None:
         """Write F and dF/dz = phi'(u) A dh/dz: per head one matrix product into a block that stays in
         cache."""
         jet = self.features.trace(z, second_order=False).jet
-        for columns, weight, link in self._heads():
+        for columns, weight, bias, link in self._heads():
             u = scratch[: jet.shape[0] * len(z) * len(weight)].view(*jet.shape[:2], -1)
             torch.mm(jet.flatten(0, 1), weight.T, out=u.flatten(0, 1))
-            link.first_order(u[0], value[:, columns])
+            link.first_order(u[0].add_(bias), value[:, columns])
             torch.mul(u[1:], u[0], out=jacobian[:, :, columns])
 
     def second_order(self, z: Tensor, value: Tensor, jacobian: Tensor) -> Contraction:
@@ -94,11 +90,11 @@ class AffinePart(nn.Module):
         """
         trace = self.features.trace(z, second_order=True)
         jet, pieces = trace.jet, []
-        for columns, weight, link in self._heads():
+        for columns, weight, bias, link in self._heads():
             u = torch.mm(jet.flatten(0, 1), weight.T).unflatten(0, jet.shape[:2])
-            slope, curvature = link.second_order(u[0], value[:, columns], torch.empty_like(u[0]))
+            slope, curvature = link.second_order(u[0].add_(bias), value[:, columns], torch.empty_like(u[0]))
             torch.mul(u[1:], slope, out=jacobian[:, :, columns])
-            pieces.append((columns, weight[:, :-1], slope, curvature, u[1:]))
+            pieces.append((columns, weight, slope, curvature, u[1:]))
 
         def contract(w: Tensor) -> Tensor:
             pulled = [(slope * w[:, columns]) @ weight for columns, weight, slope, _, _ in pieces]
@@ -112,20 +108,19 @@ class AffinePart(nn.Module):
     def reduced(self) -> "AffinePart":
         """Heads without a link, F = A h + b, become R h with A = Q R, Q of orthonormal columns: m outputs, not D."""
         heads = []
-        for _, weight, link in self._heads():
+        for _, weight, bias, link in self._heads():
             if link is IDENTITY and weight.shape[0] > weight.shape[1]:
-                weight = torch.linalg.qr(weight[:, :-1], mode="r").R
-                heads.append((weight, weight.new_zeros(len(weight)), link))
-            else:
-                heads.append((weight[:, :-1], weight[:, -1], link))
+                weight = torch.linalg.qr(weight, mode="r").R
+                bias = weight.new_zeros(len(weight))
+            heads.append((weight, bias, link))
         return AffinePart(self.features, heads)
 
-    def _heads(self) -> Iterator[tuple[slice, Tensor, Link]]:
-        """Columns, weight with the bias, and link of every head."""
+    def _heads(self) -> Iterator[tuple[slice, Tensor, Tensor, Link]]:
+        """Columns, weight, bias and link of every head."""
         column = 0
         for i, link in enumerate(self.links):
             weight = self.get_buffer(f"weight{i}")
-            yield slice(column, column + len(weight)), weight, link
+            yield slice(column, column + len(weight)), weight, self.get_buffer(f"bias{i}"), link
             column += len(weight)
 
 
