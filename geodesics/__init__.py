@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from geodesics.adam_solver import AdamSolver
     from geodesics.calculus import contracted_hessian, directional_second_derivative, value_and_jacobian
     from geodesics.checks import GeneratorReport, check_generator
-    from geodesics.clustering import KMeans, KMedoids, k_medoids, riemannian_k_means
     from geodesics.collocation_solver import CollocationSolver
     from geodesics.connection import christoffel_symbols, general_acceleration, pullback_acceleration
     from geodesics.curvature import gaussian_curvature, sectional_curvature
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from geodesics.georce_solver import GeorceSolver
     from geodesics.graph_paths import GraphPaths
     from geodesics.initial import InitialCurves, Straight
+    from geodesics.k_means import KMeans, riemannian_k_means
+    from geodesics.k_medoids import KMedoids, k_medoids
     from geodesics.land import Land
     from geodesics.land_fit import LandFit, LandOptions, fit_land
     from geodesics.lbfgs_solver import LBFGSSolver
@@ -47,7 +48,6 @@ _HOMES = {
     "adam_solver": ("AdamSolver",),
     "calculus": ("contracted_hessian", "directional_second_derivative", "value_and_jacobian"),
     "checks": ("GeneratorReport", "check_generator"),
-    "clustering": ("KMeans", "KMedoids", "k_medoids", "riemannian_k_means"),
     "collocation_solver": ("CollocationSolver",),
     "connection": ("christoffel_symbols", "general_acceleration", "pullback_acceleration"),
     "curvature": ("gaussian_curvature", "sectional_curvature"),
@@ -61,6 +61,8 @@ _HOMES = {
     "georce_solver": ("GeorceSolver",),
     "graph_paths": ("GraphPaths",),
     "initial": ("InitialCurves", "Straight"),
+    "k_means": ("KMeans", "riemannian_k_means"),
+    "k_medoids": ("KMedoids", "k_medoids"),
     "land": ("Land",),
     "land_fit": ("LandFit", "LandOptions", "fit_land"),
     "lbfgs_solver": ("LBFGSSolver",),

@@ -10,57 +10,25 @@ without the last factor, or with longer v, C is that of another density. So the 
 with the same logarithms that give the density: what is evaluated integrates to one, and no geodesic is shot over walls.
 """
 
-import math
 import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import f as fisher_snedecor
 from torch import Tensor
 
 from geodesics.forms import log_measure
+from geodesics.graph_paths import GraphPaths
+from geodesics.graph_trees import GraphTrees
 from geodesics.initial import InitialCurves
+from geodesics.land_draws import Draws
+from geodesics.land_nodes import log_kernel, normalize
 from geodesics.metrics import Metric
 from geodesics.moving_ends import MovingEnds, check_points
 from geodesics.solve import Solver
 
-# Degrees of freedom of the Student distribution of the nodes: tails that no normal distribution outgrows.
-_FREEDOM = 4
-
-
-class Rule(NamedTuple):
-    """A randomised quadrature ``int f(e) de = sum_s weights_s f(nodes_s)``, for f that fall like a normal density.
-
-    Exact for the standard normal density times polynomials of degree 2: in flat space C and the moments of a component
-    have no error at all.
-
-    Attributes:
-        nodes: ``(S, d)``.
-        weights: ``(S,)``.
-    """
-
-    nodes: Float[Tensor, "s d"]
-    weights: Float[Tensor, " s"]
-
-
-class Normalization(NamedTuple):
-    """Normalizers of K components, and the moments of their logarithms.
-
-    Attributes:
-        log_normalizers: log C, with respect to the Riemannian volume, ``(K,)``.
-        mean: mean of ``log_mu(z)`` under the component, ``(K, d)``.
-        moment: mean of ``log_mu(z) log_mu(z)^T``, ``(K, d, d)``.
-        effective_nodes: ``(sum f)^2 / sum f^2`` over the nodes' contributions f to C, ``(K,)``.
-        failed_nodes: nodes whose geodesic or metric failed; they contribute nothing, ``(K,)``.
-    """
-
-    log_normalizers: Float[Tensor, " k"]
-    mean: Float[Tensor, "k d"]
-    moment: Float[Tensor, "k d d"]
-    effective_nodes: Float[Tensor, " k"]
-    failed_nodes: Int[Tensor, " k"]
+# Candidates per component of the first phase when nodes are drawn from a graph.
+_CANDIDATES = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +41,8 @@ class Land:
         means: mu, latent units, ``(K, d)``.
         covariances: Sigma of the tangent vectors at mu, latent units squared, ``(K, d, d)``.
         log_normalizers: log C, with respect to the Riemannian volume, ``(K,)``.
-        effective_nodes: of how many of the nodes a C is the mean, so to say: its relative error is about one over the
-            square root, or less, ``(K,)``.
+        errors: standard errors of log C from the nodes, ``(K,)``.
+        effective_nodes: ``(sum f)^2 / sum f^2`` over the nodes' contributions f to C, ``(K,)``.
         failed_nodes: nodes without a geodesic, which count as zero in C, ``(K,)``.
         solver: of the geodesics, as in `geodesic`.
         initial: of the geodesics, as in `geodesic`.
@@ -86,6 +54,7 @@ class Land:
     means: Float[Tensor, "k d"]
     covariances: Float[Tensor, "k d d"]
     log_normalizers: Float[Tensor, " k"]
+    errors: Float[Tensor, " k"]
     effective_nodes: Float[Tensor, " k"]
     failed_nodes: Int[Tensor, " k"]
     solver: Solver | None = None
@@ -135,19 +104,22 @@ class Land:
         L, info = torch.linalg.cholesky_ex(covariances)
         if bool((info != 0).any() | ~(weights > 0).all() | ~covariances.isfinite().all()):
             raise ValueError("covariances must be positive definite, and weights positive")
-        ends = MovingEnds(metric, count * num_nodes, means, solver, initial, chunk_size)
-        pairs = torch.arange(count * num_nodes, device=means.device).view(count, num_nodes)
+        trees = _trees(initial)
         with torch.no_grad():
-            rule = make_rule(num_nodes, means, generator)
-            found = normalize(metric, means, L, rule, ends, pairs)
+            nodes = Draws(metric, trees, _CANDIDATES, generator).nodes(means, L, num_nodes)
+            base = means.repeat_interleave(num_nodes, 0)
+            ends = MovingEnds(metric, len(base), means, solver, trees or initial, chunk_size)
+            found = ends.logarithms(torch.arange(len(base), device=base.device), base, nodes.points.flatten(0, 1))
+            normalized = normalize(nodes, found.vectors.view(nodes.points.shape), L)
         return cls(
             metric,
             weights / weights.sum(),
             means,
             covariances,
-            found.log_normalizers,
-            found.effective_nodes,
-            found.failed_nodes,
+            normalized.log_normalizers,
+            normalized.errors,
+            normalized.effective_nodes,
+            normalized.failed_nodes,
             solver,
             initial,
             chunk_size,
@@ -183,9 +155,10 @@ class Land:
     ) -> Float[Tensor, "n d"]:
         """Draw n points.
 
-        Every point is the end of its own Markov chain (independence sampler, Tierney 1994): candidates
-        ``mu + L e`` with e of a Student distribution, accepted by the ratio of density to proposal. The distance to the
-        distribution falls like ``(1 - 1/B)^num_steps``, with B the largest such ratio: 1.24 in a flat plane.
+        Every point is the end of its own Markov chain (independence sampler, Tierney 1994), whose candidates are nodes
+        as those of the normalizing integral, accepted by the ratio of their contributions to it. The distance to the
+        distribution falls like ``(1 - 1/B)^num_steps``, with B the largest ratio of density to proposal: 1.24 in a
+        flat plane without a graph; near 1 where the trees of a graph come near to the geodesics.
 
         Args:
             n: number of points.
@@ -202,19 +175,23 @@ class Land:
             raise ValueError(f"n must not be negative and num_steps at least 1; got {n} and {num_steps}")
         like = self.means
         component = torch.multinomial(self.weights, max(n, 1), replacement=True, generator=generator)[:n]
-        L = torch.linalg.cholesky(self.covariances)[component]
-        state, log_ratio = like[component], like.new_full((n,), -torch.inf)
+        L, d = torch.linalg.cholesky(self.covariances), like.shape[1]
         with torch.no_grad():
-            for _ in range(num_steps):
-                e = _student_noise(n, like, generator)
-                candidate = like[component] + torch.einsum("nij,nj->ni", L, e)
-                v = self._logarithms(like[component], candidate)
-                new = log_kernel(L, v) + log_measure(self.metric, candidate) - _log_student(e)
-                new = new.nan_to_num(-torch.inf)
+            size = max(n * num_steps, 2 * (d + 1) * (d + 2))
+            nodes = Draws(self.metric, _trees(self.initial), _CANDIDATES, generator).nodes(like, L, size)
+            order = torch.rand(size, generator=generator, dtype=like.dtype, device=like.device).argsort()
+            order = order[: n * num_steps].view(n, num_steps)
+            own = component[:, None]
+            points = nodes.points[own, order]
+            base = like[component].repeat_interleave(num_steps, 0)
+            v = self._logarithms(base, points.flatten(0, 1)).view(points.shape)
+            ratios = (log_kernel(L[component], v) + nodes.log_weights[own, order]).nan_to_num(-torch.inf)
+            state, log_ratio = points[:, 0], ratios[:, 0]
+            for step in range(1, num_steps):
                 u = torch.rand(n, generator=generator, dtype=like.dtype, device=like.device)
-                accepted = u.log() < new - log_ratio
-                state = torch.where(accepted[:, None], candidate, state)
-                log_ratio = torch.where(accepted, new, log_ratio)
+                accepted = u.log() < ratios[:, step] - log_ratio
+                state = torch.where(accepted[:, None], points[:, step], state)
+                log_ratio = torch.where(accepted, ratios[:, step], log_ratio)
         return state.masked_fill(log_ratio.isinf()[:, None], torch.nan)
 
     def _joint(self, z: Tensor) -> Tensor:
@@ -222,92 +199,15 @@ class Land:
         check_points("z", z)
         n, count = len(z), len(self.means)
         with torch.no_grad():
-            v = self._logarithms(self.means.repeat(n, 1), z.repeat_interleave(count, 0))
-            L = torch.linalg.cholesky(self.covariances).repeat(n, 1, 1)
-            kernel = log_kernel(L, v).view(n, count).nan_to_num(-torch.inf)
+            v = self._logarithms(self.means.repeat_interleave(n, 0), z.repeat(count, 1)).view(count, *z.shape)
+            kernel = log_kernel(torch.linalg.cholesky(self.covariances), v).nan_to_num(-torch.inf).T
             return self.weights.log() + kernel - self.log_normalizers
 
     def _logarithms(self, z0: Tensor, z1: Tensor) -> Tensor:
-        ends = MovingEnds(self.metric, len(z0), z0, self.solver, self.initial, self.chunk_size)
+        ends = MovingEnds(self.metric, len(z0), z0, self.solver, _trees(self.initial) or self.initial, self.chunk_size)
         return ends.logarithms(torch.arange(len(z0), device=z0.device), z0, z1).vectors
 
 
-def log_kernel(L: Float[Tensor, "b d d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
-    """``-1/2 v^T Sigma^-1 v`` for Sigma = L L^T."""
-    return -torch.linalg.solve_triangular(L, v[..., None], upper=False)[..., 0].square().sum(-1) / 2
-
-
-def normalize(
-    metric: Metric,
-    means: Float[Tensor, "k d"],
-    L: Float[Tensor, "k d d"],
-    rule: Rule,
-    ends: MovingEnds,
-    pairs: Int[Tensor, "k s"],
-) -> Normalization:
-    """Normalizers by ``C = |det L| sum_s w_s exp(-1/2 |L^-1 log_mu(z_s)|^2) sqrt(det M(z_s))``, z_s = mu + L e_s."""
-    count, (size, d) = len(means), rule.nodes.shape
-    z = means[:, None] + rule.nodes @ L.mT
-    flat = z.reshape(-1, d)
-    v = ends.logarithms(pairs.flatten(), means.repeat_interleave(size, 0), flat).vectors
-    log_f = log_kernel(L.repeat_interleave(size, 0), v) + log_measure(metric, flat)
-    log_f, v = log_f.view(count, size), v.view(count, size, d)
-    failed = log_f.isnan()
-    log_f = log_f.nan_to_num(-torch.inf)
-    largest = log_f.amax(1, keepdim=True)
-    f = rule.weights * (log_f - largest).exp()
-    total = f.sum(1)
-    v = v.masked_fill(failed[..., None], 0.0)
-    share = f / total[:, None]
-    log_volume = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return Normalization(
-        log_volume + largest[:, 0] + total.log(),
-        torch.einsum("ks,ksi->ki", share, v),
-        torch.einsum("ks,ksi,ksj->kij", share, v, v),
-        1 / share.square().sum(1),
-        failed.sum(1),
-    )
-
-
-def make_rule(size: int, like: Float[Tensor, "k d"], generator: torch.Generator | None) -> Rule:
-    """Student nodes from a scrambled Sobol sequence, in opposite pairs, with weights calibrated on the normal moments.
-
-    The calibration ``w <- w (1 + sum_c l_c g_c(e_s))`` is the least change, in the chi-square sense, that integrates
-    the controls ``g = N(e) {1, e_i, e_i e_j}`` exactly (control variates in the form of Deville and Särndal 1992).
-
-    Raises:
-        ValueError: when there are too few nodes for the controls.
-    """
-    d = like.shape[1]
-    if size < 2 * (d + 1) * (d + 2):
-        raise ValueError(f"num_nodes must be at least {2 * (d + 1) * (d + 2)} in {d} dimensions; got {size}")
-    device = None if generator is None else generator.device
-    seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
-    uniform = torch.quasirandom.SobolEngine(d + 1, scramble=True, seed=seed).draw(-(-size // 2), dtype=torch.float64)
-    uniform = uniform.clamp(1e-9, 1 - 1e-9)
-    normal = math.sqrt(2) * torch.erfinv(2 * uniform[:, :d] - 1)
-    radius = torch.as_tensor(d * fisher_snedecor.ppf(uniform[:, d], d, _FREEDOM)).sqrt()
-    half = radius[:, None] * normal / normal.norm(dim=1, keepdim=True)
-    e = torch.cat([half, -half])[:size]
-    weights = (-_log_student(e)).exp() / size
-    i, j = torch.triu_indices(d, d)
-    density = (-e.square().sum(1) / 2).exp() / (2 * math.pi) ** (d / 2)
-    controls = density[:, None] * torch.cat([torch.ones_like(e[:, :1]), e, e[:, i] * e[:, j]], dim=1)
-    integrals = torch.cat([torch.ones(1), torch.zeros(d), (i == j).double()]).to(e)
-    missing = integrals - controls.T @ weights
-    gram = controls.T @ (weights[:, None] * controls)
-    weights = weights * (1 + controls @ torch.linalg.solve(gram, missing))
-    return Rule(e.to(like), weights.to(like))
-
-
-def _log_student(e: Float[Tensor, "s d"]) -> Float[Tensor, " s"]:
-    """Log density of the multivariate Student distribution with `_FREEDOM` degrees of freedom."""
-    d, nu = e.shape[1], _FREEDOM
-    constant = math.lgamma((nu + d) / 2) - math.lgamma(nu / 2) - d / 2 * math.log(nu * math.pi)
-    return constant - (nu + d) / 2 * (e.square().sum(1) / nu).log1p()
-
-
-def _student_noise(n: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    normal = torch.randn(n, like.shape[1] + _FREEDOM, generator=generator, dtype=like.dtype, device=like.device)
-    e, chi = normal.split([like.shape[1], _FREEDOM], dim=1)
-    return e * (_FREEDOM / chi.square().sum(1, keepdim=True)).sqrt()
+def _trees(initial: InitialCurves | None) -> GraphTrees | None:
+    """Shortest-path trees where the initial curves come from a graph: few base points, many ends."""
+    return GraphTrees(initial) if isinstance(initial, GraphPaths) else None

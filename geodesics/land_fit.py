@@ -9,14 +9,29 @@ from sklearn.cluster import KMeans as EuclideanKMeans
 from torch import Tensor
 
 from geodesics.forms import log_measure
+from geodesics.graph_paths import GraphPaths
+from geodesics.graph_trees import GraphTrees
 from geodesics.initial import InitialCurves
-from geodesics.land import Land, Normalization, Rule, log_kernel, make_rule, normalize
-from geodesics.means import central_points, one_step
+from geodesics.land import Land
+from geodesics.land_climb import Climb, Climber, Parameters, State, mean_log_likelihood
+from geodesics.land_draws import Draws, draw_candidates
+from geodesics.land_logarithms import GeodesicLogarithms, Logarithms, TreeLogarithms
+from geodesics.land_nodes import Nodes, normalize
+from geodesics.means import central_points
 from geodesics.metrics import Metric
-from geodesics.moving_ends import MovingEnds, check_points
+from geodesics.moving_ends import check_points
+from geodesics.options import require_at_least_one, require_positive
 from geodesics.solve import Solver
 
-_SHORTEST_STEP = 1 / 64
+# Rounds of candidates on the graph, each drawn for what the last has found.
+_TREE_ROUNDS = 8
+_TREE_MOVES = 100
+# The first moves of means along the axes of their covariances, in standard deviations: after trees little is to do.
+_FAR, _NEAR = 0.5, 0.125
+# Nodes are drawn anew once a component has lost more of their effective number, or a variance has changed by a factor.
+_KEPT, _RESCALED = 0.8, 2.0
+# A pair whose responsibility is lower by the trees costs no geodesic: they are right to some percent of a length.
+_NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -24,26 +39,31 @@ class LandOptions:
     """Options of `fit_land`.
 
     Args:
-        num_nodes: nodes of the normalizing integral per component; each costs a geodesic per step.
-        max_iter: steps tried.
-        tol: the fit ends with a step that gains less, in mean log-likelihood per point (nats).
+        num_nodes: nodes of the normalizing integral per component; each costs a geodesic per step of the mean.
+        num_candidates: points on the graph from which those are drawn, per component; they cost no geodesic.
+        max_iter: moves of the means tried along geodesics, for each drawing of nodes.
+        max_rounds: drawings of nodes at most, beside the last, which only measures.
+        tol: the fit ends when no move of a mean gains more, in mean log-likelihood per point (nats).
         regularization: added to the covariances' diagonal, relative to the data's mean variance per coordinate.
 
     Raises:
         ValueError: on options outside their range.
     """
 
-    num_nodes: int = 512
-    max_iter: int = 50
+    num_nodes: int = 256
+    num_candidates: int = 4096
+    max_iter: int = 100
+    max_rounds: int = 4
     tol: float = 1e-4
     regularization: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.num_nodes < 2 or self.max_iter < 1:
-            raise ValueError(f"num_nodes must be at least 2, max_iter 1; got {self.num_nodes} and {self.max_iter}")
-        if self.tol <= 0 or self.regularization < 0:
+        require_at_least_one(self, "num_nodes", "num_candidates", "max_iter", "max_rounds")
+        require_positive(self, "tol")
+        if self.num_nodes < 2 or self.regularization < 0:
             raise ValueError(
-                f"tol must be positive, regularization not negative; got {self.tol} and {self.regularization}"
+                f"num_nodes must be at least 2, regularization not negative; got {self.num_nodes} and "
+                f"{self.regularization}"
             )
 
 
@@ -51,11 +71,13 @@ class LandFit(NamedTuple):
     """What `fit_land` answers.
 
     Attributes:
-        land: the mixture.
+        land: the mixture, with normalizers from nodes that the fit has not seen.
         log_likelihood: mean of `Land.log_prob` over the points that have a geodesic to some mean, ``()``.
         responsibilities: of the components for the points, ``(n, K)``; NaN for points without any geodesic.
-        iterations: steps tried.
-        converged: whether the last step gained less than the tolerance.
+        iterations: moves of the means tried, along geodesics.
+        converged: whether no move of a mean gains the tolerance, neither along the gradient nor along an axis of its
+            covariance, down to 1/32 of a standard deviation; the nodes carried the integrals to the end; and no
+            component has lost all its weight.
         geodesics: connecting geodesics solved.
     """
 
@@ -81,13 +103,15 @@ def fit_land(
 ) -> LandFit:
     """Fit a mixture of K locally adaptive normal distributions to points.
 
-    Expectation maximisation (Arvanitidis, Hansen and Hauberg 2016, section 3). With responsibilities r the expected
-    log-likelihood of a component is stationary where its own moments are those of the data,
-    ``E_p[v] = mean_r(v)`` and ``E_p[v v^T] = mean_r(v v^T)``, v = log_mu(z): in Sigma exactly, in mu to first order in
-    the curvature (the paper's steepest descent direction). So mu moves along the geodesic of the difference of the
-    first moments, and Sigma is scaled, ``Sigma <- B Sigma B^T``, until the second agree; in flat space that is the
-    M-step of a Gaussian mixture. A step that lowers the likelihood is halved. All components share the nodes of their
-    normalizing integrals, drawn once, so that likelihoods can be compared.
+    Expectation maximisation (Arvanitidis, Hansen and Hauberg 2016, section 3). While the means rest, weights and
+    covariances need no geodesic: given responsibilities r the covariances are a concave problem, solved exactly
+    (`fit_covariances`). A mean moves along the geodesic of ``mean_r(v) - E_p[v]``, v = log_mu(z): the paper's steepest
+    direction, and in flat space the whole M-step. Each component halves its own step until its own expected
+    log-likelihood, maximised over the covariance, grows. The nodes of the normalizing integrals are fixed for a round,
+    so that all this compares like with like, and drawn anew where the components have got to.
+
+    With `GraphPaths` as ``initial`` the fit is first made by shortest-path trees, whose logarithms cost next to
+    nothing, and the geodesics, which start from paths on the same trees, only finish it.
 
     A point whose geodesic to a mean fails has no responsibility there; a point without any geodesic is left out.
 
@@ -121,136 +145,108 @@ def fit_land(
     member = (labels == torch.arange(num_components, device=z.device)[:, None]) & finite
     if not bool(member.any(1).all()):
         raise ValueError(f"labels must name every component from 0 to {num_components - 1}")
+    trees = GraphTrees(initial) if isinstance(initial, GraphPaths) else None
+    draws = Draws(metric, trees, options.num_candidates, generator)
     with torch.no_grad():
-        problem = _Problem(metric, z, options, num_components, solver, initial, chunk_size, generator)
-        return problem.fit(member.to(z))
+        log_volume = log_measure(metric, z)
+        floor = options.regularization * z[finite].var(0, correction=0).mean() * torch.eye(z.shape[1]).to(z)
+        climber = Climber(metric, log_volume, floor, options.tol)
+        parameters, wanted = _start(z, member.to(z), floor), torch.ones_like(member)
+        if trees is not None:
+            parameters, wanted = _by_trees(climber, parameters, trees, draws, z)
+        source = GeodesicLogarithms(metric, z, wanted, solver, trees or initial, chunk_size)
+        climb = _by_geodesics(climber, parameters, source, draws, options)
+        land = _answer(climb.state, metric, solver, initial, chunk_size)
+    joint = climb.state.joint()
+    value, r = mean_log_likelihood(joint, log_volume), torch.softmax(joint, dim=0).T
+    # A component that has lost its weight or its nodes is at rest, but nowhere.
+    alive = bool(((land.weights > 0) & land.errors.isfinite()).all())
+    return LandFit(land, value, r, climb.iterations, climb.converged and alive, source.solved)
 
 
-class _Parameters(NamedTuple):
-    weights: Tensor
-    means: Tensor
-    covariances: Tensor
+def _answer(
+    state: State, metric: Metric, solver: Solver | None, initial: InitialCurves | None, chunk_size: int | None
+) -> Land:
+    found = normalize(state.nodes, state.node_logarithms, torch.linalg.cholesky_ex(state.parameters.covariances).L)
+    return Land(
+        metric,
+        *state.parameters,
+        found.log_normalizers,
+        found.errors,
+        found.effective_nodes,
+        found.failed_nodes,
+        solver,
+        initial,
+        chunk_size,
+    )
 
 
-class _Look(NamedTuple):
-    """The data and the components seen from one set of parameters."""
+def _start(z: Tensor, member: Float[Tensor, "k n"], floor: Tensor) -> Parameters:
+    """Around a central point of every label, with the covariance of the Euclidean differences."""
+    means = central_points(z, member)
+    share = member / member.sum(1, keepdim=True)
+    v = z.nan_to_num(0.0, 0.0, 0.0) - means[:, None]
+    covariances = torch.einsum("kn,kni,knj->kij", share, v, v) + floor
+    # A label of one point has no spread of its own: it begins with that of all data, divided among the labels.
+    spread = z[z.isfinite().all(1)].var(0, correction=0) / len(means) ** 2
+    single = torch.linalg.cholesky_ex(covariances).info != 0
+    covariances = torch.where(single[:, None, None], torch.diag(spread) + floor, covariances)
+    return Parameters(member.sum(1) / member.sum(), means, covariances)
 
-    logarithms: Tensor
-    normalization: Normalization
-    joint: Tensor
-    log_likelihood: Tensor
+
+def _by_trees(
+    climber: Climber, parameters: Parameters, trees: GraphTrees, draws: Draws, z: Tensor
+) -> tuple[Parameters, Tensor]:
+    """The fit by approximate logarithms, and which pairs of component and point matter, ``(K, n)``."""
+    joint = z.new_zeros(0)
+    for _ in range(_TREE_ROUNDS):
+        L = torch.linalg.cholesky_ex(parameters.covariances).L
+        forest = trees.grow(parameters.means)
+        joined, nodes = draw_candidates(trees, forest, L, draws.num_candidates, draws.generator)
+        source = TreeLogarithms(trees, z, joined)
+        state = _seen(parameters, nodes, source)
+        before = normalize(nodes, state.node_logarithms, L).effective_nodes
+        state = climber.climb(state, source, _TREE_MOVES, _FAR).state
+        parameters, joint = state.parameters, state.joint()
+        if _is_kept(before, state):
+            break
+    return parameters, torch.softmax(joint, 0) > _NEGLIGIBLE
 
 
-class _Problem:
-    """The data of a fit, and the geodesics found so far."""
+def _by_geodesics(
+    climber: Climber, parameters: Parameters, source: GeodesicLogarithms, draws: Draws, options: LandOptions
+) -> Climb:
+    """Rounds of climbing on nodes drawn for what the last has found, and fresh nodes for what is found at last."""
+    iterations, data = 0, None
+    for rounds in range(1, options.max_rounds + 1):
+        L = torch.linalg.cholesky_ex(parameters.covariances).L
+        state = _seen(parameters, draws.nodes(parameters.means, L, options.num_nodes), source, data)
+        before = normalize(state.nodes, state.node_logarithms, L).effective_nodes
+        climb = climber.climb(state, source, options.max_iter, _FAR if draws.trees is None else _NEAR)
+        parameters, data = climb.state.parameters, climb.state.data_logarithms
+        iterations += climb.iterations
+        L = torch.linalg.cholesky_ex(parameters.covariances).L
+        kept = _is_kept(before, climb.state)
+        if kept or rounds == options.max_rounds:
+            break
+    state = _seen(parameters, draws.nodes(parameters.means, L, options.num_nodes), source, data)
+    return Climb(state, iterations, climb.converged and kept)
 
-    def __init__(
-        self,
-        metric: Metric,
-        z: Tensor,
-        options: LandOptions,
-        count: int,
-        solver: Solver | None,
-        initial: InitialCurves | None,
-        chunk_size: int | None,
-        generator: torch.Generator | None,
-    ) -> None:
-        self.metric, self.z, self.options = metric, z, options
-        self.solver, self.initial, self.chunk_size = solver, initial, chunk_size
-        self.rule: Rule = make_rule(options.num_nodes, z, generator)
-        n, size = len(z), options.num_nodes
-        self.ends = MovingEnds(metric, count * (n + size), z, solver, initial, chunk_size)
-        pairs: Int[Tensor, "k m"] = torch.arange(count * (n + size), device=z.device).view(count, n + size)
-        self.data_pairs, self.node_pairs = pairs[:, :n], pairs[:, n:]
-        finite = z[z.isfinite().all(1)]
-        variance = finite.var(0, correction=0).mean()
-        self.floor = options.regularization * variance * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
-    def fit(self, member: Float[Tensor, "k n"]) -> LandFit:
-        parameters = self.start(member)
-        look = self.look(parameters)
-        step, converged, iterations = 1.0, False, 0
-        while iterations < self.options.max_iter and step >= _SHORTEST_STEP and not converged:
-            iterations += 1
-            trial = self.improved(parameters, look, step)
-            seen = self.look(trial)
-            gain = seen.log_likelihood - look.log_likelihood
-            if bool(gain >= 0):
-                parameters, look, step = trial, seen, 1.0
-                converged = bool(gain < self.options.tol)
-            else:
-                # Also where the likelihood is NaN: a mean has left the domain of the metric.
-                step /= 2
-                converged = step < _SHORTEST_STEP and bool(gain.abs() < self.options.tol)
-        return self.answer(parameters, look, iterations, converged)
+def _is_kept(before: Float[Tensor, " k"], state: State) -> bool:
+    """Whether the components are where their nodes were drawn for, and as large."""
+    L, reference = torch.linalg.cholesky_ex(state.parameters.covariances).L, state.nodes.reference
+    after = normalize(state.nodes, state.node_logarithms, L).effective_nodes
+    scales = torch.linalg.svdvals(torch.linalg.solve_triangular(reference, L, upper=False)).square()
+    same = ((scales < _RESCALED) & (scales > 1 / _RESCALED)).all(1)
+    return bool(((after >= _KEPT * before) & same).all())
 
-    def start(self, member: Tensor) -> _Parameters:
-        """Around a central point of every label, with the covariance of the Euclidean differences."""
-        means = central_points(self.z, member)
-        share = member / member.sum(1, keepdim=True)
-        v = self.z.nan_to_num(0.0, 0.0, 0.0) - means[:, None]
-        covariances = torch.einsum("kn,kni,knj->kij", share, v, v) + self.floor
-        # A label of one point has no spread of its own: it begins with that of all data, divided among the labels.
-        spread = self.z[self.z.isfinite().all(1)].var(0, correction=0) / len(means) ** 2
-        single = torch.linalg.cholesky_ex(covariances).info != 0
-        covariances = torch.where(single[:, None, None], torch.diag(spread) + self.floor, covariances)
-        return _Parameters(member.sum(1) / member.sum(), means, covariances)
 
-    def look(self, parameters: _Parameters) -> _Look:
-        weights, means, covariances = parameters
-        count, n = len(means), len(self.z)
-        L = torch.linalg.cholesky_ex(covariances).L
-        found = self.ends.logarithms(
-            self.data_pairs.flatten(), means.repeat_interleave(n, 0), self.z.repeat(count, 1)
-        )
-        v = found.vectors
-        kernel = log_kernel(L.repeat_interleave(n, 0), v).view(count, n).nan_to_num(-torch.inf)
-        normalization = normalize(self.metric, means, L, self.rule, self.ends, self.node_pairs)
-        joint = weights.log()[:, None] + kernel - normalization.log_normalizers[:, None]
-        each = torch.logsumexp(joint, 0) + log_measure(self.metric, self.z)
-        known = joint.isfinite().any(0)
-        mean = torch.where(known, each, 0.0).sum() / known.sum()
-        # A component that is not a number may not hide behind the points that the others explain.
-        mean = torch.where(normalization.log_normalizers.isnan().any(), torch.nan, mean)
-        return _Look(v.view(count, n, -1), normalization, joint, mean)
-
-    def improved(self, parameters: _Parameters, look: _Look, step: float) -> _Parameters:
-        """The M-step, or a fraction of it."""
-        weights, means, covariances = parameters
-        r = torch.softmax(look.joint, dim=0).nan_to_num(0.0)
-        total = r.sum(1)
-        share = r / total[:, None]
-        v = look.logarithms.nan_to_num(0.0)
-        first = torch.einsum("kn,kni->ki", share, v)
-        second = torch.einsum("kn,kni,knj->kij", share, v, v)
-        move = first - look.normalization.mean
-        # The second moments of the data about the mean where it will be.
-        cross = first[:, :, None] * move[:, None]
-        wanted = second - cross - cross.mT + move[:, :, None] * move[:, None] + self.floor
-        target, own = (torch.linalg.cholesky_ex(m) for m in (wanted, look.normalization.moment))
-        B = torch.linalg.solve_triangular(own.L, target.L, upper=False, left=False)
-        scaled = B @ covariances @ B.mT
-        moved = one_step(self.metric, means, step * move)
-        # A component without responsibility, or without moments, stays as it is.
-        alive = (total > 0) & (target.info == 0) & (own.info == 0)
-        new_covariances = torch.where(alive[:, None, None], (1 - step) * covariances + step * scaled, covariances)
-        new_means = torch.where(alive[:, None], moved, means)
-        return _Parameters((1 - step) * weights + step * total / total.sum(), new_means, new_covariances)
-
-    def answer(self, parameters: _Parameters, look: _Look, iterations: int, converged: bool) -> LandFit:
-        found = look.normalization
-        land = Land(
-            self.metric,
-            *parameters,
-            found.log_normalizers,
-            found.effective_nodes,
-            found.failed_nodes,
-            self.solver,
-            self.initial,
-            self.chunk_size,
-        )
-        responsibilities = torch.softmax(look.joint, dim=0).T
-        return LandFit(land, look.log_likelihood, responsibilities, iterations, converged, self.ends.solved)
+def _seen(parameters: Parameters, nodes: Nodes, source: Logarithms, data: Tensor | None = None) -> State:
+    """The state of a mixture, with the data's logarithms where they are known already."""
+    rows = torch.arange(len(parameters.means), device=parameters.means.device)
+    data = source.data(parameters.means, rows) if data is None else data
+    return State(parameters, nodes, data, source.nodes(parameters.means, rows, nodes))
 
 
 def _euclidean_labels(

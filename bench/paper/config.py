@@ -47,7 +47,8 @@ class PaperConfig:
         means_iterations: of it at most.
         land_images: images that the densities are fitted to, and held-out images at most that they are judged on.
         land_nodes: of the normalizing integral of each component of LAND.
-        land_iterations: of its fit at most.
+        land_iterations: moves of its means that are tried along geodesics, for each drawing of nodes, at most.
+        land_rounds: drawings of nodes at most.
         land_samples: drawn from each density.
         land_steps: of the Markov chain that each sample of LAND ends.
         adam_epochs: of the fit of the RBF network's weights as others published it.
@@ -87,11 +88,12 @@ class PaperConfig:
     cluster_images: int = 600
     means_images: int = 45
     means_iterations: int = 3
-    land_images: int = 45
-    land_nodes: int = 48
-    land_iterations: int = 5
+    land_images: int = 150
+    land_nodes: int = 64
+    land_iterations: int = 40
+    land_rounds: int = 2
     land_samples: int = 24
-    land_steps: int = 6
+    land_steps: int = 4
     adam_epochs: int = 600
     open_questions: OpenQuestionsConfig = field(default_factory=OpenQuestionsConfig)
     quick: bool = False
@@ -143,6 +145,7 @@ def reduced(config: PaperConfig) -> PaperConfig:
         land_images=6,
         land_nodes=24,
         land_iterations=1,
+        land_rounds=1,
         land_samples=2,
         land_steps=1,
         adam_epochs=20,
