@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-# A detour is longer than what it replaces by this factor at most. The graph's own lengths are some 20 % too long.
+# A detour is longer than what it replaces by this factor at most: lengths on the graph are rough.
 _STRETCH = 1.25
 # It is off the shortest path by this share of its Euclidean length at least,
 _OFF = 0.02
@@ -82,9 +82,9 @@ def _detours(positions: np.ndarray, from_source: Tree, from_target: Tree, shorte
     linked = (before != everyone) & (after[before] == everyone)
     head = _last(np.where(linked, before, everyone))
     # Length of a plateau from its head to each of its nodes; its own length is the largest.
-    reach = from_source.distance - from_source.distance[head]
+    known = everyone[np.isfinite(from_source.distance)]
     length = np.zeros(len(positions))
-    np.maximum.at(length, head, np.where(np.isfinite(reach), reach, 0.0))
+    np.maximum.at(length, head[known], from_source.distance[known] - from_source.distance[head[known]])
     leaves = rank[_last(np.where(rank >= 0, everyone, before))]
     comes = rank[_last(np.where(rank >= 0, everyone, after))]
     through = from_source.distance + from_target.distance
@@ -95,7 +95,7 @@ def _detours(positions: np.ndarray, from_source: Tree, from_target: Tree, shorte
     replaced = along[comes[heads]] - along[leaves[heads]]
     own = through[heads] - whole + replaced
     good = (own <= _STRETCH * replaced) & (length[heads] >= _PLATEAU * own)
-    heads, stretch = heads[good], (own / replaced)[good]
+    heads, stretch = heads[good], own[good] / replaced[good]
     on_plateau = np.isin(head, heads)
     off = np.zeros(len(positions))
     extent = np.linalg.norm(np.diff(positions[shortest], axis=0), axis=1).sum()

@@ -21,8 +21,6 @@ _DISTORTED = 4.0
 _MAX_STEP_SHARE = 0.05
 # Relative change of the discrete length between N and 2 N elements under which N elements see the initial curve.
 _SEEN = 0.02
-# Relative change of the discrete length under a move of the nodes above which a level is too coarse.
-_RESOLVED = 5e-3
 # Starts that begin longer than the best of their problem by this factor are not tried.
 _FAR = 1.25
 

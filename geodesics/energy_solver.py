@@ -3,7 +3,7 @@
 One level of resolution is one batch. A problem starts at the coarsest level that sees what lies along its initial
 curve, is minimised there, gets its nodes moved where the curve needs them, and is measured by an independent
 quadrature; it is done when the gradient and the length error are under their tolerances, and gets more elements where
-they are needed otherwise. Several starts of one problem compete: what is clearly longer than the best is dropped early.
+they are needed otherwise. Of several starts of one problem the best pieces are put together first.
 """
 
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ class EnergySolver:
         tol: tolerance on the scale-free gradient; None for ``eps^(3/8)``, 1.4e-6 in float64: the
             relative length still to be gained is then under 1e-12.
         length_tol: tolerance on the length error estimate, relative to the length.
-        max_iter: Newton steps per mesh.
-        max_meshes: meshes tried per level.
+        max_iter: Newton steps per burst.
+        max_meshes: bursts per level, each with a renewed profile, and with moved nodes where the mesh is distorted.
 
     Raises:
         ValueError: on options outside their range.
@@ -75,7 +75,7 @@ class EnergySolver:
         return Limits(tol, self.length_tol, self.max_iter, self.max_meshes)
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
-        """Minimise from all starts; the shortest certified curve of every problem wins."""
+        """Minimise from the best pieces of all starts."""
         discretization = discretize(metric, self.degree, self.num_samples, starts[0].points)
         levels = element_counts(self.num_segments, self.max_segments)
         limits = self.limits(starts[0].points.dtype)

@@ -58,7 +58,7 @@ class GeodesicResult(NamedTuple):
         iterations: steps taken, all starts and meshes together, ``(B,)``.
         jacobians: points at which the generator's value and first or second derivatives were computed, ``(B,)``.
         values: further points at which only its value was computed, ``(B,)``.
-        starts: index of the initial curve that won, ``(B,)``.
+        starts: index of the initial curve that most of the answer comes from, ``(B,)``.
     """
 
     curve: Curve
