@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from geodesics.graph_paths import GraphPaths
     from geodesics.initial import InitialCurves, Straight
     from geodesics.k_means import KMeans, riemannian_k_means
-    from geodesics.k_medoids import KMedoids, k_medoids
+    from geodesics.medoids import KMedoids, k_medoids
     from geodesics.land import Land
     from geodesics.land_fit import LandFit, LandOptions, fit_land
     from geodesics.lbfgs_solver import LBFGSSolver
@@ -62,7 +62,7 @@ _HOMES = {
     "graph_paths": ("GraphPaths",),
     "initial": ("InitialCurves", "Straight"),
     "k_means": ("KMeans", "riemannian_k_means"),
-    "k_medoids": ("KMedoids", "k_medoids"),
+    "medoids": ("KMedoids", "k_medoids"),
     "land": ("Land",),
     "land_fit": ("LandFit", "LandOptions", "fit_land"),
     "lbfgs_solver": ("LBFGSSolver",),

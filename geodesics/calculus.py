@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import grad, jvp, vjp, vmap
 
+from geodesics.formulas import ByFormula
 from geodesics.generators import Generator, HessianGenerator, JacobianGenerator, SecondOrderGenerator
 
 
@@ -32,12 +33,13 @@ def value_and_jacobian(
     Returns:
         F ``(B, D)`` and J ``(d, B, D)``.
     """
-    if isinstance(generator, JacobianGenerator):
-        return generator.value_and_jacobian(z)
-    # torch's annotation of out_dims leaves out None, which its documentation allows
-    along = vmap(lambda tangent: jvp(generator, (z,), (tangent,)), out_dims=(None, 0))  # type: ignore[arg-type]
-    F, J = along(basis_tangents(z))[:2]
-    return F, J
+    with ByFormula():  # whoever differentiates J differentiates forward twice
+        if isinstance(generator, JacobianGenerator):
+            return generator.value_and_jacobian(z)
+        # torch's annotation of out_dims leaves out None, which its documentation allows
+        along = vmap(lambda tangent: jvp(generator, (z,), (tangent,)), out_dims=(None, 0))  # type: ignore[arg-type]
+        F, J = along(basis_tangents(z))[:2]
+        return F, J
 
 
 def directional_derivative(
@@ -45,13 +47,21 @@ def directional_derivative(
 ) -> Float[Tensor, "b D"]:
     """J(z) v, one forward-mode pass."""
     # Dual numbers cannot be written over expanded rows.
-    return jvp(generator, (z.contiguous(),), (v.contiguous(),))[1]
+    with ByFormula():
+        return jvp(generator, (z.contiguous(),), (v.contiguous(),))[1]
 
 
 def directional_second_derivative(
     generator: Generator, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
 ) -> tuple[Float[Tensor, "b D"], Float[Tensor, "b D"]]:
-    """J(z) v and F''(z)[v, v] by two nested forward-mode passes; no Christoffel tensor is formed.
+    """J(z) v and F''(z)[v, v] for all D outputs at once; no Christoffel tensor is formed.
+
+    The Hessian H(w) of ``<w, F(z)>`` is linear in w, and ``<w, F''[v, v]> = v^T H(w) v``: so F''[v, v] is what the
+    transpose of ``w -> H(w) v`` makes of v. H(w) v is a forward-mode pass through a reverse-mode gradient, and its
+    transpose one more reverse pass; w is any constant, since only the dependence on it is asked for.
+
+    Two nested forward-mode passes would be shorter, but torch's are silently wrong for some operations (see
+    `geodesics.formulas`). The cost is much the same, that of some six evaluations.
 
     Args:
         generator: row-wise callable ``(B, d) -> (B, D)``.
@@ -62,10 +72,18 @@ def directional_second_derivative(
         J v and F''[v, v], both ``(B, D)``.
     """
     z, v = z.contiguous(), v.contiguous()  # as above
-    # With gradients switched off, torch has no second forward derivative of SiLU and Mish.
-    with torch.enable_grad():
-        first, second = jvp(lambda point: jvp(generator, (point,), (v,))[1], (z,), (v,))[:2]
-    return first, second
+
+    def gradient(point: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        F, pull = vjp(generator, point)[:2]
+        return pull(w)[0], F
+
+    def hessian_times_v(w: Tensor) -> tuple[Tensor, Tensor]:
+        return jvp(lambda point: gradient(point, w), (z,), (v,))[1]  # of F too: that is J v
+
+    # With gradients switched off, torch has no batched second derivative of Mish.
+    with torch.enable_grad(), ByFormula():
+        transpose, first = vjp(hessian_times_v, torch.zeros_like(generator(z)), has_aux=True)[1:]  # type: ignore[misc]
+        return first, transpose(v)[0]
 
 
 def contracted_hessian(
@@ -84,11 +102,12 @@ def contracted_hessian(
     Returns:
         ``sum_o w_o d^2 F_o / dz dz``, ``(B, d, d)``.
     """
-    if isinstance(generator, HessianGenerator):
-        return generator.contracted_hessian(z, w)
-    gradient = grad(lambda point: (generator(point) * w).sum())
-    columns = vmap(lambda tangent: jvp(gradient, (z,), (tangent,))[1])(basis_tangents(z))
-    return columns.movedim(0, -1)
+    with ByFormula():
+        if isinstance(generator, HessianGenerator):
+            return generator.contracted_hessian(z, w)
+        gradient = grad(lambda point: (generator(point) * w).sum())
+        columns = vmap(lambda tangent: jvp(gradient, (z,), (tangent,))[1])(basis_tangents(z))
+        return columns.movedim(0, -1)
 
 
 def second_order(

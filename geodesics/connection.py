@@ -1,7 +1,7 @@
 """The Levi-Civita connection: Christoffel symbols and the acceleration of geodesics.
 
 Two independent forms of the geodesic ODE c'' = a(c, c'): the general one of the appendix of Arvanitidis, Hansen and
-Hauberg (2018), for any metric, and the one of a pullback metric, where two nested forward-mode passes replace every
+Hauberg (2018), for any metric, and the one of a pullback metric, where one directional second derivative replaces every
 derivative of the metric tensor. On a pullback metric they agree to rounding.
 """
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from geodesics.calculus import basis_tangents, directional_second_derivative, value_and_jacobian
+from geodesics.formulas import ByFormula
 from geodesics.generators import Generator
 
 TensorField = Callable[[Tensor], Tensor]
@@ -31,7 +32,7 @@ def tensor_derivative(
     """G(z) and its derivatives ``dG[k] = dG/dz_k``, by d vmapped forward-mode passes."""
     along = vmap(lambda tangent: jvp(tensor, (z,), (tangent,)), out_dims=(None, 0))  # type: ignore[arg-type]
     # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
-    with torch.enable_grad():
+    with torch.enable_grad(), ByFormula():
         G, dG = along(basis_tangents(z))[:2]
     return G, dG
 
@@ -86,7 +87,7 @@ def pullback_acceleration(
 ) -> Float[Tensor, "b d"]:
     """Geodesic acceleration of a pullback metric, ``c'' = -M^{-1} J^T F''[c', c']``.
 
-    Cost: one value and Jacobian, and two nested forward-mode passes.
+    Cost: one value and Jacobian, and one directional second derivative.
 
     Args:
         generator: row-wise callable ``(B, d) -> (B, D)``.

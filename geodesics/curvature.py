@@ -12,6 +12,7 @@ from torch.func import jvp
 
 from geodesics.calculus import value_and_jacobian
 from geodesics.connection import TensorField, solve_metric, tensor_derivative
+from geodesics.formulas import ByFormula
 from geodesics.generators import Generator
 from geodesics.metrics import Metric, PullbackMetric
 
@@ -106,7 +107,7 @@ def general_curvature(
 def _second_derivative(function: TensorField, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Second derivative of a row-wise function along u and v, by two nested forward-mode passes."""
     # With gradients switched off, torch has no second forward derivative of SiLU and Mish.
-    with torch.enable_grad():
+    with torch.enable_grad(), ByFormula():
         derivative: Tensor = jvp(lambda point: jvp(function, (point,), (u,))[1], (z,), (v,))[1]
     return derivative
 

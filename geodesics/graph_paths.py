@@ -17,6 +17,7 @@ from torch import Tensor
 from geodesics.curves import Curve
 from geodesics.detours import Tree, alternatives
 from geodesics.elements import make_elements
+from geodesics.initial import straight
 from geodesics.metrics import Metric
 
 # Shortest-path trees are computed for this many end points at a time, a bound on memory.
@@ -42,7 +43,8 @@ class GraphPaths:
         num_nodes: about how many nodes the graph gets.
         num_neighbors: neighbours by the metric joined to every node; half as many Euclidean ones come on top.
         num_candidates: Euclidean neighbours among which those are chosen.
-        num_paths: S, initial curves per problem.
+        num_paths: paths per problem. Where they are several, the straight line comes on top: it costs next to
+            nothing where it is hopeless, and a graph too coarse for the metric is no better.
         seed: of the free nodes.
 
     Attributes:
@@ -86,24 +88,30 @@ class GraphPaths:
         self.jacobians, self.values = count, 3 * len(self._pairs)
 
     def __call__(self, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> list[Curve]:
-        """S batches of polylines from z0 to z1; problems with fewer alternatives repeat the last of them."""
-        ends = torch.cat([z0, z1])
+        """Batches of polylines from z0 to z1, num_paths of them, and the straight lines where that is more than one.
+
+        Problems with fewer alternatives repeat the last of them.
+        """
+        ends, which = torch.unique(torch.cat([z0, z1]), dim=0, return_inverse=True)
+        first, second = which.cpu().numpy().reshape(2, -1)
         joined = self._join(ends)
         positions = np.concatenate([self.nodes.cpu().numpy(), ends.cpu().numpy()])
         polylines: list[list[np.ndarray]] = [[] for _ in range(self.num_paths)]
         for rows in np.array_split(np.arange(len(z0)), -(-len(z0) // _SOURCES)):
-            sources = len(self.nodes) + np.concatenate([rows, rows + len(z0)])
-            distance, previous = dijkstra(joined.graph, indices=sources, return_predecessors=True)
-            for i in range(len(rows)):
-                j = len(rows) + i
-                for tree, end in ((i, sources[j]), (j, sources[i])):
-                    mine = joined.end(int(end) - len(self.nodes))
-                    distance[tree, end], previous[tree, end] = mine.to_ends(distance[tree])
-                trees = Tree(distance[i], previous[i]), Tree(distance[j], previous[j])
-                paths = alternatives(positions, *trees, int(sources[i]), int(sources[j]), self.num_paths)
+            roots, tree = np.unique(np.concatenate([first[rows], second[rows]]), return_inverse=True)
+            distance, previous = dijkstra(joined.graph, indices=len(self.nodes) + roots, return_predecessors=True)
+            for i, j in tree.reshape(2, -1).T:
+                there = joined.closed(distance[i], previous[i], roots[j])
+                back = joined.closed(distance[j], previous[j], roots[i])
+                source, target = int(len(self.nodes) + roots[i]), int(len(self.nodes) + roots[j])
+                paths = alternatives(positions, there, back, source, target, self.num_paths)
                 for s in range(self.num_paths):
                     polylines[s].append(_resample(positions[paths[min(s, len(paths) - 1)]]))
-        return [Curve(torch.as_tensor(np.stack(lines)).to(z0)) for lines in polylines]
+        curves = [Curve(torch.as_tensor(np.stack(lines)).to(z0)) for lines in polylines]
+        if self.num_paths > 1:
+            t = torch.linspace(0, 1, _VERTICES, dtype=z0.dtype, device=z0.device)
+            curves.append(Curve(straight(z0, z1).evaluate(t)))
+        return curves
 
     def distances(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
         """Lengths of shortest paths on the graph between all pairs of n points: `distance_matrix` at a glance.
@@ -180,9 +188,13 @@ class _Joined(NamedTuple):
     nodes: np.ndarray
     lengths: np.ndarray
 
-    def end(self, index: int) -> "_Joined":
-        """One end point only."""
-        return self._replace(nodes=self.nodes[index], lengths=self.lengths[index])
+    def closed(self, distance: np.ndarray, previous: np.ndarray, end: np.integer) -> Tree:
+        """A tree of shortest paths with one of the end points added to it."""
+        only = self._replace(nodes=self.nodes[end], lengths=self.lengths[end])
+        node = self.graph.shape[0] - len(self.nodes) + end
+        distance, previous = distance.copy(), previous.copy()
+        distance[node], previous[node] = only.to_ends(distance)
+        return Tree(distance, previous)
 
     def to_ends(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From distances of all nodes ``(..., m)``: those of the end points, and the node before each on its path."""

@@ -21,6 +21,8 @@ _NEAR = 0.05
 # Rounds of steps from curve to curve, and what a step has to gain, as a share of the length: where curves run side by
 # side, the way would change from one to the other at every vertex.
 _STEPS = 16
+# Numbers that a vertex is taken to need, which bounds how many problems are worked on at a time.
+_NUMBERS = 12
 _GAIN = 1e-4
 
 
@@ -76,6 +78,16 @@ def recombine(metric: Metric, points: Float[Tensor, "s b k d"], length: Float[Te
     Returns:
         Per problem one polyline through vertices of the curves, padded with its end; the first curve where all are NaN.
     """
+    rows = rows_in_memory(points, _NUMBERS * points.shape[0] * points.shape[2])
+    split = zip(points.split(rows, dim=1), length.split(rows, dim=1), strict=True)
+    vertices, start, values = zip(*(_recombine(metric, *part) for part in split), strict=True)
+    longest = max(part.shape[1] for part in vertices)
+    padded = [torch.cat([part, part[:, -1:].expand(-1, longest - part.shape[1], -1)], dim=1) for part in vertices]
+    return Recombined(Curve(torch.cat(padded)), torch.cat(start), torch.cat(values))
+
+
+def _recombine(metric: Metric, points: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Vertices, starts and values of `recombine`, for as many problems as fit into memory."""
     points, length = points.movedim(0, 1), length.movedim(0, 1).nan_to_num(torch.inf)
     count = points.shape[2]
     shortest, alone = length.sum(2).min(1)
@@ -92,7 +104,7 @@ def recombine(metric: Metric, points: Float[Tensor, "s b k d"], length: Float[Te
     path = _walk(ways, alone, count)
     start = torch.stack([(path // count == s).sum(1) for s in range(points.shape[1])]).argmax(0)
     vertices = points.flatten(1, 2).gather(1, path[:, :, None].expand(-1, -1, points.shape[3]))
-    return Recombined(Curve(vertices), start, values)
+    return vertices, start, values
 
 
 def _crossings(metric: Metric, points: Tensor, toll: Tensor) -> tuple[list[_Crossing], Int[Tensor, " b"]]:

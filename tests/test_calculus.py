@@ -3,7 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from torch.func import hessian, jacrev
+from torch.func import hessian, jacrev, jvp, vmap
+from torch.nn import functional
 
 from geodesics import SecondOrderGenerator, contracted_hessian, directional_second_derivative, value_and_jacobian
 from geodesics.calculus import basis_tangents, directional_derivative, second_order
@@ -141,3 +142,117 @@ def test_own_second_order_is_preferred(normal):
 def test_basis_tangents_are_the_unit_vectors_on_every_row(normal):
     tangents = basis_tangents(normal(4, 3))
     torch.testing.assert_close(tangents.movedim(1, 0), torch.eye(3, dtype=torch.float64).expand(4, 3, 3))
+
+
+class OnImages(nn.Module):
+    """A module on images (B, C, H, W), for rows."""
+
+    def __init__(self, module, *shape):
+        super().__init__()
+        self.module, self.shape = module, shape
+
+    def forward(self, x):
+        return self.module(x.view(x.shape[0], *self.shape)).flatten(1)
+
+
+class Attention(nn.Module):
+    """Self-attention over four tokens of eight features, written out."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x.view(-1, 4, 8)).chunk(3, dim=-1)
+        return ((q @ k.mT).softmax(dim=-1) @ v).flatten(1)
+
+
+class Own(nn.Module):
+    """A plain function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+def batch_norm():
+    module = nn.BatchNorm1d(32)
+    nn.init.normal_(module.running_mean)
+    nn.init.uniform_(module.running_var, 0.5, 2)
+    return module
+
+
+# Layers on 32 features. Torch's own nested forward mode is wrong for the normalisations above GLU, which has none.
+LAYERS = {
+    "layer norm": lambda: nn.LayerNorm(32),
+    "layer norm without weights": lambda: nn.LayerNorm((4, 8), elementwise_affine=False),
+    "torch.layer_norm": lambda: Own(lambda x: torch.layer_norm(x, (32,), None, x.new_ones(32), 1e-3)),
+    "torch.native_layer_norm": lambda: Own(lambda x: torch.native_layer_norm(x, (32,), None, None, 1e-5)[0]),
+    "instance norm": lambda: OnImages(nn.InstanceNorm2d(2, affine=True), 2, 4, 4),
+    "glu": lambda: nn.GLU(),
+    "glu over channels": lambda: OnImages(nn.GLU(dim=1), 2, 4, 4),
+    "group norm": lambda: nn.GroupNorm(4, 32),
+    "rms norm": lambda: nn.RMSNorm(32),
+    "instance norm with statistics": lambda: OnImages(nn.InstanceNorm2d(2, track_running_stats=True), 2, 4, 4),
+    "batch norm": batch_norm,
+    "normalize": lambda: Own(lambda x: functional.normalize(x, dim=-1)),
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "softmax": lambda: nn.Softmax(dim=-1),
+    "attention": Attention,
+    "convolution": lambda: OnImages(nn.ConvTranspose2d(2, 3, 3, stride=2), 2, 4, 4),
+}
+
+
+def layered(name):
+    """A decoder with the layer inside, in eval mode, its weights far from those of the start."""
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    shaped = layer if name != "layer norm without weights" else OnImages(layer, 4, 8)
+    return nn.Sequential(nn.Linear(2, 32), nn.Softplus(), shaped, nn.Tanh()).double().eval()
+
+
+def along(function, z, v, h=1e-4):
+    """Derivative of a function along v by central differences of order four."""
+
+    def difference(h):
+        return (function(z + h * v) - function(z - h * v)) / (2 * h)
+
+    return (4 * difference(h) - difference(2 * h)) / 3
+
+
+@pytest.mark.parametrize("switched_on", [True, False], ids=["grad", "no_grad"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_derivatives_of_derivatives_are_those_of_finite_differences(name, switched_on, normal):
+    """Of every layer, each derivative against differences of the one before."""
+    generator, z, v = layered(name), normal(5, 2), normal(5, 2)
+    with torch.set_grad_enabled(switched_on):
+        F, J = value_and_jacobian(generator, z)
+        first, second = directional_second_derivative(generator, z, v)
+        w = normal(*F.shape)
+        form = torch.einsum("bij,bi,bj->b", contracted_hessian(generator, z, w), v, v)
+    with torch.no_grad():
+        torch.testing.assert_close(F, generator(z))
+        close = {"rtol": 1e-7, "atol": 1e-8}  # of differences, whose step is 1e-4
+        torch.testing.assert_close(first, along(generator, z, v), **close)
+        torch.testing.assert_close(torch.einsum("kbo,bk->bo", J, v), first)
+        torch.testing.assert_close(second, along(lambda z: directional_derivative(generator, z, v), z, v), **close)
+        torch.testing.assert_close(form, (w * second).sum(1))
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "torch.native_layer_norm"])
+def test_second_derivatives_and_jacobians_can_be_differentiated_forward(name, normal):
+    """Shooting does, with vmapped passes through both. (`native_layer_norm` itself is out of reach.)"""
+    generator, z, v = layered(name), normal(3, 2), normal(3, 2)
+    for function in (
+        lambda z: directional_second_derivative(generator, z, v)[1],
+        lambda z: value_and_jacobian(generator, z)[1].movedim(0, 1),
+    ):
+        with torch.enable_grad():
+            forward = vmap(lambda u, function=function: jvp(function, (z,), (u,))[1])(torch.stack([v, -2 * v]))
+        torch.testing.assert_close(forward[0].detach(), along(function, z, v).detach(), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(forward[1], -2 * forward[0])

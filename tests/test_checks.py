@@ -20,10 +20,81 @@ def test_a_smooth_decoder_is_fine(normal):
     assert report.finite
     assert report.full_rank
     assert report.smooth
+    assert report.consistent
 
 
 def test_float32_is_fine_too(normal):
     assert check_generator(decoder(nn.Tanh()).float(), normal(6, 2).float()).ok
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layer", [nn.LayerNorm(8), nn.GroupNorm(2, 8), nn.SiLU()], ids=["layer", "group", "silu"])
+def test_normalised_decoders_are_fine(layer, dtype, normal):
+    generator = nn.Sequential(decoder(layer, nn.Tanh()), nn.Linear(5, 784)).to(dtype)
+    report = check_generator(generator, normal(16, 2).to(dtype))
+    assert report.ok, report.messages
+
+
+class Sine(torch.autograd.Function):
+    """A sine whose forward rule holds the point for a constant, as some of torch's do."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0].cos()
+
+    @staticmethod
+    def jvp(ctx, t):
+        return t * ctx.saved_tensors[0].detach().cos()
+
+
+class OwnDerivatives:
+    """sin(z) with derivatives of its own, one of them wrong by a factor."""
+
+    def __init__(self, jacobian=1.0, hessian=1.0):
+        self.jacobian, self.hessian = jacobian, hessian
+
+    def __call__(self, z):
+        return z.sin()
+
+    def value_and_jacobian(self, z):
+        return z.sin(), self.jacobian * torch.diag_embed(z.cos()).movedim(1, 0)
+
+    def contracted_hessian(self, z, w):
+        return -self.hessian * torch.diag_embed(w * z.sin())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_modules_of_torch_jit_are_found(normal):
+    z, plain = normal(6, 2), decoder(nn.LayerNorm(8), nn.Tanh())
+    for generator in (torch.jit.trace(plain, z), nn.Sequential(torch.jit.script(plain))):
+        assert not check_generator(generator, z).consistent
+
+
+def test_a_compiled_decoder_is_fine(normal):
+    """With layer normalisation, whose formula `torch.compile` must leave alone."""
+    compiled = torch.compile(decoder(nn.LayerNorm(8), nn.Tanh()), backend="eager")
+    report = check_generator(compiled, normal(6, 2))
+    assert report.ok, report.messages
+
+
+def test_derivatives_that_contradict_each_other_are_found(normal):
+    z = normal(6, 2)
+    assert check_generator(OwnDerivatives(), z).ok
+    for generator in (OwnDerivatives(jacobian=1.001), OwnDerivatives(hessian=1.001), Sine.apply):
+        report = check_generator(generator, z)
+        assert not report.consistent
+        assert any("contradict" in message for message in report.messages)
 
 
 @pytest.mark.parametrize(

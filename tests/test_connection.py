@@ -62,6 +62,22 @@ def test_the_two_forms_agree_on_a_stochastic_decoder(normal, d):
     torch.testing.assert_close(general, pullback_acceleration(generator, z, v), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("layer", [nn.LayerNorm(9), nn.GLU()], ids=["layer norm", "glu"])
+def test_the_two_forms_agree_where_torch_has_no_right_nested_forward_mode(normal, layer):
+    """Both against differences of the metric, from which the acceleration follows."""
+    torch.manual_seed(0)
+    inner = nn.Linear(2, 9 if isinstance(layer, nn.LayerNorm) else 18)
+    generator = nn.Sequential(inner, nn.Softplus(), layer, nn.Linear(9, 12), nn.Tanh()).double()
+    tensor = PullbackMetric(generator).tensor
+    z, v, h = normal(7, 2), normal(7, 2), 1e-4
+    acceleration = pullback_acceleration(generator, z, v)
+    torch.testing.assert_close(general_acceleration(tensor, z, v), acceleration, rtol=1e-9, atol=1e-9)
+    dM = torch.stack([(tensor(z + h * e) - tensor(z - h * e)) / (2 * h) for e in torch.eye(2, dtype=z.dtype)])
+    lowered = torch.einsum("kbij,bk,bj->bi", dM, v, v) - torch.einsum("kbij,bi,bj->bk", dM, v, v) / 2
+    force = -torch.einsum("bij,bj->bi", tensor(z), acceleration)
+    torch.testing.assert_close(force, lowered, rtol=1e-6, atol=1e-6)
+
+
 def test_great_circles_solve_the_equation():
     """The derivative of the velocity along an exact great circle, in the chart, is the acceleration."""
     point = torch.tensor([0.8, 0.1, 0.5], dtype=torch.float64)

@@ -125,8 +125,9 @@ def test_several_paths_are_different():
     latents = 4 * torch.rand(400, 2, generator=rng, dtype=torch.float64) - 2
     graph = GraphPaths(metric, latents, num_nodes=500, num_neighbors=8, num_paths=3)
     z0 = torch.tensor([[-1.5, 0.1]], dtype=torch.float64)
-    curves = graph(z0, -z0)
+    *curves, line = graph(z0, -z0)
     assert len(curves) == 3
+    torch.testing.assert_close(line.points[0], z0 * torch.linspace(1, -1, 257, dtype=z0.dtype)[:, None])
     lengths = [float(length(metric, curve)[0]) for curve in curves]
     assert lengths[0] == min(lengths)
     middle = [curve.evaluate(torch.tensor([0.5], dtype=torch.float64))[0, 0, 1] for curve in curves]

@@ -17,7 +17,7 @@ PACKAGES = ("geodesics", "vae", "bench")
 # The layers of the core, lowest first: a module imports only from layers below its own. A name stands for the
 # module or for all modules of the folder, which may import one another. Each module is in exactly one layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("geodesics.generators", "geodesics.elements", "geodesics.options", "geodesics.rows"),
+    ("geodesics.generators", "geodesics.formulas", "geodesics.elements", "geodesics.options", "geodesics.rows"),
     ("geodesics.memory", "geodesics.small_matrices"),
     ("geodesics.calculus", "geodesics.reduction", "geodesics.curves"),
     ("geodesics.block_cholesky", "geodesics.block_bidiagonal"),
@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("geodesics.shooting_solver", "geodesics.solve"),
     ("geodesics.distances", "geodesics.logarithm", "geodesics.plots", "geodesics.random_walks"),
     ("geodesics.moving_ends",),
-    ("geodesics.means", "geodesics.graph_trees", "geodesics.k_medoids"),
+    ("geodesics.means", "geodesics.graph_trees", "geodesics.medoids"),
     ("geodesics.k_means", "geodesics.land_nodes", "geodesics.land_covariances"),
     ("geodesics.land_draws", "geodesics.land_logarithms"),
     ("geodesics.land", "geodesics.land_climb"),
