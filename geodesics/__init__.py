@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from geodesics.graph_paths import GraphPaths
     from geodesics.initial import InitialCurves, Straight
     from geodesics.k_means import KMeans, riemannian_k_means
-    from geodesics.medoids import KMedoids, k_medoids
     from geodesics.land import Land
     from geodesics.land_fit import LandFit, LandOptions, fit_land
     from geodesics.lbfgs_solver import LBFGSSolver
     from geodesics.logarithm import log_map
     from geodesics.means import FrechetMean, frechet_mean
+    from geodesics.medoids import KMedoids, k_medoids
     from geodesics.metrics import FunctionMetric, Metric, PullbackMetric
     from geodesics.plots.images import plot_decoded, plot_strips
     from geodesics.plots.lines import plot_curves, plot_speeds, straight_lines

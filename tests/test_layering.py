@@ -25,9 +25,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("geodesics.path_energy_pullback", "geodesics.path_energy_general", "geodesics.mesh", "geodesics.detours"),
     ("geodesics.runge_kutta", "geodesics.quintics"),
     ("geodesics.metrics", "geodesics.newton"),
-    ("geodesics.forms", "geodesics.curvature", "geodesics.quadrature", "geodesics.energy_levels", "geodesics.recombine"),
+    ("geodesics.forms", "geodesics.curvature", "geodesics.quadrature"),
+    ("geodesics.energy_levels", "geodesics.recombine"),
     ("geodesics.flow", "geodesics.graph_paths", "geodesics.checks"),
-    ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting", "geodesics.certify", "geodesics.exploration"),
+    ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting"),
+    ("geodesics.certify", "geodesics.exploration"),
     ("geodesics.descent",),
     (
         "geodesics.energy_solver",
