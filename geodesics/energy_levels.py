@@ -23,8 +23,6 @@ _MAX_STEP_SHARE = 0.05
 _SEEN = 0.02
 # Starts that begin longer than the best of their problem by this factor are not tried.
 _FAR = 1.25
-
-
 # Elements above which a level gets fewer bursts, which bounds the work of a problem.
 _FULL = 64
 
@@ -111,6 +109,7 @@ def place_starts(
         for i, (trials, entry) in enumerate(zip(waiting[count], entries[count], strict=True)):
             promising = ~(entry > _FAR * shortest[trials.problem])
             waiting[count][i] = take(trials, promising.nonzero()[:, 0])
+        waiting[count] = [trials for trials in waiting[count] if len(trials.problem)]
     return waiting, placing
 
 
@@ -135,15 +134,9 @@ def _mesh_start(path_energy: PathEnergy, elements: Elements, curve: Curve, count
 
 
 def _move_nodes(elements: Elements, points: Tensor, speed: Tensor, count: int) -> Tensor:
-    return renew_mesh(points, speed, elements, elements.degree, count)
-
-
-def renew_mesh(
-    points: Float[Tensor, "r n d"], speed: Float[Tensor, "r s g"], elements: Elements, degree: int, count: int
-) -> Float[Tensor, "r n1 d"]:
-    """Nodes of ``count`` elements of a degree at equal mixed arc length on discrete curves."""
+    """Put the nodes of discrete curves at equal mixed arc length, ``count`` elements in all."""
     arc, times = cell_arcs(points, speed, elements)
-    return equal_mixed_nodes(Curve(points, None, elements.degree), arc, times, degree, count)
+    return equal_mixed_nodes(Curve(points, None, elements.degree), arc, times, elements.degree, count)
 
 
 class Bursts(NamedTuple):

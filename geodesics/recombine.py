@@ -21,9 +21,9 @@ _NEAR = 0.05
 # Rounds of steps from curve to curve, and what a step has to gain, as a share of the length: where curves run side by
 # side, the way would change from one to the other at every vertex.
 _STEPS = 16
+_GAIN = 1e-4
 # Numbers that a vertex is taken to need, which bounds how many problems are worked on at a time.
 _NUMBERS = 12
-_GAIN = 1e-4
 
 
 class Recombined(NamedTuple):
@@ -119,6 +119,8 @@ def _crossings(metric: Metric, points: Tensor, toll: Tensor) -> tuple[list[_Cros
         for b in range(a + 1, num_starts):
             near, partner = _nearest(points[:, a], points[:, b], _NEAR * extent[:, a])
             rows, i = near.nonzero(as_tuple=True)
+            if rows.numel() == 0:
+                continue
             step = torch.stack([points[rows, a, i], points[rows, b, partner[rows, i]]], dim=1)
             _, speed = path_energy.value(step, None)
             length = torch.full_like(points[:, a, :, 0], torch.inf)

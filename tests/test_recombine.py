@@ -48,6 +48,21 @@ def test_curves_that_never_meet_inside_are_taken_whole():
     assert float(measured(found.curve.points).sum()) == pytest.approx(float(measured(points[1]).sum()), rel=1e-12)
 
 
+def test_no_generator_is_called_on_nothing():
+    """Curves that never meet, and a start too long to be tried: batches of no rows break decoders that reshape."""
+
+    def reshaping(z):
+        return z.view(z.shape[0], 2, -1).flatten(1)
+
+    metric = PullbackMetric(reshaping)
+    points = torch.stack([bows(0.8), bows(-0.5)])[:, None]
+    assert recombine(metric, points, measured(points)).start.tolist() == [1]
+    z0, z1 = points[0, :, 0], points[0, :, -1]
+    far = Curve(torch.stack([z0, z0 + 50, z0 - 50, z1 + 50, z1], dim=1))
+    near = Curve(torch.stack([z0, z1], dim=1))
+    assert float(geodesic(metric, z0, z1, initial=lambda a, b: [near, far]).length) == pytest.approx(1)
+
+
 def test_no_step_across_a_wall():
     """A narrow ridge between two curves 0.02 apart: stepping over costs more than it saves."""
     metric = PullbackMetric(lambda z: torch.cat([z, 5 * torch.exp(-((z[:, 1:] / 0.003) ** 2))], dim=1))
