@@ -15,6 +15,9 @@ from geodesics.recombine import recombine
 
 # Vertices at which curves are compared. Geodesics ride in narrow valleys, and a polyline cuts their bends.
 _VERTICES = 513
+# Newton steps of a burst, and elements at most: what is compared need not be finished.
+_STEPS = 4
+_ELEMENTS = 64
 
 
 class Explored(NamedTuple):
@@ -38,14 +41,16 @@ def explore(
     zero = torch.zeros(len(starts[0]), dtype=torch.long, device=starts[0].points.device)
     if len(starts) == 1:
         return Explored(starts[0], zero, zero.clone(), zero.clone(), zero.clone())
+    levels = [count for count in levels if count <= max(_ELEMENTS, levels[0])]
     waiting, placing = place_starts(discretization, starts, levels)
     vertices = starts[0].points.new_full((len(starts), len(zero), _VERTICES, starts[0].points.shape[-1]), torch.nan)
     lengths = torch.full_like(vertices[:, :, 1:, 0], torch.nan)
     spent = torch.zeros(3, len(zero), dtype=torch.long, device=zero.device)
+    brief = limits._replace(max_bursts=1, max_iter=min(_STEPS, limits.max_iter))
     for count in levels:
         if waiting[count]:
             trials = Trials(*(torch.cat(field) for field in zip(*waiting[count], strict=True)))
-            burst = minimise_level(discretization, trials, limits._replace(max_bursts=1), last=True)
+            burst = minimise_level(discretization, trials, brief, last=True)
             pieces = _pieces(discretization.finer, burst.trials.points, burst.speed)
             vertices[trials.start, trials.problem], lengths[trials.start, trials.problem] = pieces
             work = torch.stack([trials.iterations, trials.jacobians, trials.values])

@@ -10,33 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import csr_matrix, vstack
-from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from geodesics.curves import Curve
-from geodesics.graph_paths import GraphPaths
+from geodesics.graph_paths import resample
+from geodesics.latent_graph import Joined, LatentGraph, trapezoid
 
 # Vertices of an initial curve.
 _VERTICES = 129
-
-
-class Joined(NamedTuple):
-    """Points with the edges that join them to graph nodes, each point for itself.
-
-    Attributes:
-        points: ``(n, d)``.
-        tensors: the metric at the points, ``(n, d, d)``.
-        nodes: indices of the joined nodes, ``(n, e)``.
-        lengths: of the edges, ``(n, e)``; infinite where the metric is NaN.
-        reach: Euclidean length of the longest of them, ``(n,)``.
-    """
-
-    points: Float[Tensor, "n d"]
-    tensors: Float[Tensor, "n d d"]
-    nodes: Int[Tensor, "n e"]
-    lengths: Float[Tensor, "n e"]
-    reach: Float[Tensor, " n"]
 
 
 class Forest(NamedTuple):
@@ -56,46 +37,21 @@ class Forest(NamedTuple):
 
 
 class GraphTrees:
-    """Shortest-path trees on the graph of a `GraphPaths`; initial curves, one per problem, with a tree per start.
+    """Shortest-path trees on a latent graph; initial curves, one per problem, with a tree per start.
 
     Args:
         graph: the graph.
     """
 
-    def __init__(self, graph: GraphPaths) -> None:
+    def __init__(self, graph: LatentGraph) -> None:
         self.graph = graph
-        a, b = graph._pairs.T
-        both = np.concatenate([a, b]), np.concatenate([b, a])
-        size = len(graph.nodes)
-        self._edges = csr_matrix((np.concatenate([graph._weights, graph._weights]), both), shape=(size, size))
-
-    def join(self, z: Float[Tensor, "n d"]) -> Joined:
-        """Join points to graph nodes near to them; edges by the trapezoidal rule, from metric tensors at both ends."""
-        graph = self.graph
-        M = torch.cat([graph.metric.tensor(part) for part in z.split(4096)])
-        usable = (z.isfinite().all(1) & M.isfinite().all(-1).all(-1))[:, None]
-        there = torch.where(usable, z, graph.nodes[:1])
-        nodes = torch.as_tensor(graph._neighbors(there, torch.where(usable[..., None], M, graph.tensors[:1])))
-        nodes = nodes.to(z.device)
-        step = graph.nodes[nodes] - there[:, None]
-        lengths = _trapezoid(step, M[:, None], graph.tensors[nodes])
-        lengths = torch.where(usable & lengths.isfinite(), lengths, torch.inf)
-        return Joined(z, M, nodes, lengths, step.norm(dim=-1).amax(1))
 
     def grow(self, z0: Float[Tensor, "k d"]) -> Forest:
-        """One tree per base point; its edges into the graph have one direction, so no other tree runs through it."""
-        roots = self.join(z0)
-        size, count = len(self.graph.nodes), len(z0)
-        own, node, length = _finite_edges(roots)
-        into = csr_matrix((length, (own, node)), shape=(count, size))
-        wide = vstack([csr_matrix((self._edges.data, self._edges.indices, self._edges.indptr), (size, size)), into])
-        square = csr_matrix((wide.data, wide.indices, wide.indptr), shape=(size + count, size + count))
-        distance, previous = dijkstra(square, indices=size + np.arange(count), return_predecessors=True)
-        distance, previous = distance[:, :size], previous[:, :size].astype(np.int64)
-        itself = np.broadcast_to(np.arange(size), previous.shape)
-        starts = (previous >= size) | (previous < 0)
-        previous = np.where(starts, -1, previous)
-        first = np.where(starts, itself, previous)
+        """One tree per base point."""
+        roots = self.graph.join(z0)
+        distance, previous = self.graph.trees(roots)
+        itself = np.broadcast_to(np.arange(previous.shape[1]), previous.shape)
+        first = np.where(previous < 0, itself, previous)
         while True:  # every turn doubles the steps taken towards the root
             further = np.take_along_axis(first, first, axis=1)
             if (further == first).all():
@@ -135,9 +91,8 @@ class GraphTrees:
     def __call__(self, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> list[Curve]:
         """The shortest path of every problem; problems of one start share its tree."""
         starts, base = torch.unique(z0, dim=0, return_inverse=True)
-        forest, targets = self.grow(starts), self.join(z1)
+        forest, targets = self.grow(starts), self.graph.join(z1)
         _, last = self._last(forest, targets, base)
-        nodes = self.graph.nodes.cpu().numpy()
         previous = forest.previous.cpu().numpy()
         problems = zip(base.tolist(), last.tolist(), z0.cpu().numpy(), z1.cpu().numpy(), strict=True)
         lines = []
@@ -146,7 +101,8 @@ class GraphTrees:
             while node >= 0:
                 path.append(node)
                 node = int(previous[k, node])
-            lines.append(_resample(np.concatenate([a[None], nodes[path[::-1]], b[None]])))
+            way = self.graph.polyline(np.array(path[::-1], dtype=np.int64))
+            lines.append(resample(np.concatenate([a[None], way, b[None]]), _VERTICES))
         return [Curve(torch.as_tensor(np.stack(lines)).to(z0))]
 
     def _last(self, forest: Forest, targets: Joined, base: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,29 +111,6 @@ class GraphTrees:
         length, place = through.min(1)
         last = targets.nodes.gather(1, place[:, None])[:, 0]
         step = targets.points - forest.roots.points[base]
-        direct = _trapezoid(step, targets.tensors, forest.roots.tensors[base])
+        direct = trapezoid(step, targets.tensors, forest.roots.tensors[base])
         near = (step.norm(dim=-1) <= targets.reach) & (direct <= length)
         return torch.where(near, direct, length), torch.where(near | length.isinf(), -1, last)
-
-
-def _trapezoid(step: Tensor, M: Tensor, N: Tensor) -> Tensor:
-    """Length of a short straight step between points with metric tensors M and N."""
-    start, end = (torch.einsum("...i,...ij,...j->...", step, m, step).clamp(min=0).sqrt() for m in (M, N))
-    return (start + end) / 2
-
-
-def _finite_edges(joined: Joined) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Start, node and length of the edges, none twice: a sparse matrix would add them up."""
-    own = np.repeat(np.arange(len(joined.points)), joined.nodes.shape[1])
-    node, length = joined.nodes.flatten().cpu().numpy(), joined.lengths.flatten().cpu().numpy()
-    _, kept = np.unique(own * (node.max(initial=0) + 1) + node, return_index=True)
-    kept = kept[np.isfinite(length[kept])]
-    tiny = np.finfo(length.dtype).tiny
-    return own[kept], node[kept], np.maximum(length[kept], tiny)
-
-
-def _resample(path: np.ndarray) -> np.ndarray:
-    """A polyline of a fixed number of vertices, at equal Euclidean steps."""
-    arc = np.concatenate([[0.0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
-    t = np.linspace(0, arc[-1], _VERTICES)
-    return np.stack([np.interp(t, arc, x) for x in path.T], axis=1)

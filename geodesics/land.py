@@ -210,4 +210,4 @@ class Land:
 
 def _trees(initial: InitialCurves | None) -> GraphTrees | None:
     """Shortest-path trees where the initial curves come from a graph: few base points, many ends."""
-    return GraphTrees(initial) if isinstance(initial, GraphPaths) else None
+    return GraphTrees(initial.graph) if isinstance(initial, GraphPaths) else None

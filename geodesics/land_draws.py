@@ -11,8 +11,9 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from geodesics.forms import log_measure
-from geodesics.graph_trees import Forest, GraphTrees, Joined
+from geodesics.graph_trees import Forest, GraphTrees
 from geodesics.land_nodes import Nodes, log_kernel
+from geodesics.latent_graph import Joined
 from geodesics.metrics import Metric
 
 # Degrees of freedom of the Student distributions: tails that no normal distribution outgrows.
@@ -128,7 +129,7 @@ def draw_candidates(
     centre, factor = nodes.mean(0), _WIDER * torch.linalg.cholesky(torch.cov(nodes.T).view(d, d))
     far = centre + student_noise(count * size_far, nodes, generator).view(count, size_far, d) @ factor.mT
     z = torch.cat([near, local, far], dim=1)
-    joined = trees.join(z.flatten(0, 1))
+    joined = trees.graph.join(z.flatten(0, 1))
     density = (
         size_near * _ball_sums(index, radius, p / log_ball.exp(), z)
         + size_local * _student_density(z - means, L)

@@ -145,7 +145,7 @@ def fit_land(
     member = (labels == torch.arange(num_components, device=z.device)[:, None]) & finite
     if not bool(member.any(1).all()):
         raise ValueError(f"labels must name every component from 0 to {num_components - 1}")
-    trees = GraphTrees(initial) if isinstance(initial, GraphPaths) else None
+    trees = GraphTrees(initial.graph) if isinstance(initial, GraphPaths) else None
     draws = Draws(metric, trees, options.num_candidates, generator)
     with torch.no_grad():
         log_volume = log_measure(metric, z)

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geodesics.graph_trees import GraphTrees, Joined
+from geodesics.graph_trees import GraphTrees
 from geodesics.initial import InitialCurves
 from geodesics.land_nodes import Nodes
+from geodesics.latent_graph import Joined
 from geodesics.metrics import Metric
 from geodesics.moving_ends import MovingEnds
 from geodesics.rows import take
@@ -36,7 +37,7 @@ class TreeLogarithms:
     """
 
     def __init__(self, trees: GraphTrees, z: Float[Tensor, "n d"], joined: Joined) -> None:
-        self._trees, self._z, self._joined = trees, trees.join(z), joined
+        self._trees, self._z, self._joined = trees, trees.graph.join(z), joined
 
     def data(self, means: Tensor, rows: Tensor) -> Tensor:
         """See `Logarithms`."""

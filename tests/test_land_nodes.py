@@ -54,9 +54,9 @@ MEAN = torch.tensor([[0.1, -0.1]], dtype=torch.float64)
 def test_trees_give_logarithms_to_some_percent(graph):
     z0 = torch.tensor([[0.0, 0.1], [0.4, -0.3]], dtype=torch.float64)
     z = graph.nodes[::40] + 0.004
-    trees = GraphTrees(graph)
+    trees = GraphTrees(graph.graph)
     base = torch.arange(2).repeat_interleave(len(z))
-    v = trees.logarithms(trees.grow(z0), trees.join(z.repeat(2, 1)), base)
+    v = trees.logarithms(trees.grow(z0), trees.graph.join(z.repeat(2, 1)), base)
     d = sphere_distance(z0[base], z.repeat(2, 1))
     assert ((SPHERE.norm(z0[base], v) / d > 0.98) & (SPHERE.norm(z0[base], v) / d < 1.1)).all()
     # In the direction of the great circle: the tangent at z0 of the arc, in the chart (conformal: angles are right).
@@ -68,13 +68,13 @@ def test_trees_give_logarithms_to_some_percent(graph):
 
 
 def test_a_tree_does_not_depend_on_the_others(graph):
-    trees = GraphTrees(graph)
+    trees = GraphTrees(graph.graph)
     z0 = torch.tensor([[0.0, 0.1], [0.01, 0.1], [torch.nan, 0.0]], dtype=torch.float64)
     z = torch.cat([graph.nodes[:40] + 0.003, torch.full((1, 2), torch.nan, dtype=torch.float64)])
     base = torch.arange(3).repeat_interleave(41)
-    together = trees.logarithms(trees.grow(z0), trees.join(z.repeat(3, 1)), base).view(3, 41, 2)
+    together = trees.logarithms(trees.grow(z0), trees.graph.join(z.repeat(3, 1)), base).view(3, 41, 2)
     for k in range(2):
-        alone = trees.logarithms(trees.grow(z0[k : k + 1]), trees.join(z), torch.zeros(41, dtype=torch.long))
+        alone = trees.logarithms(trees.grow(z0[k : k + 1]), trees.graph.join(z), torch.zeros(41, dtype=torch.long))
         torch.testing.assert_close(alone, together[k], rtol=1e-12, atol=1e-12, equal_nan=True)
     assert together[:2].isnan().all(-1).sum() == 2  # the point that is not a number, seen from both
     assert together[2].isnan().all()
@@ -83,7 +83,7 @@ def test_a_tree_does_not_depend_on_the_others(graph):
 def test_paths_on_trees_lead_from_start_to_end(graph):
     z0 = torch.tensor([[0.0, 0.1], [0.4, -0.3], [0.0, 0.1]], dtype=torch.float64)
     z1 = torch.tensor([[0.5, 0.5], [-0.5, 0.2], [0.02, 0.1]], dtype=torch.float64)
-    (curve,) = GraphTrees(graph)(z0, z1)
+    (curve,) = GraphTrees(graph.graph)(z0, z1)
     assert torch.equal(curve.points[:, 0], z0)
     assert torch.equal(curve.points[:, -1], z1)
     steps = curve.points.diff(dim=1)
@@ -95,7 +95,7 @@ def test_candidates_integrate_over_all_space(graph):
     """Their weights are one over their density: C of the trees' own kernel in a flat metric is that of a normal."""
     flat = PullbackMetric(lambda z: 2 * z)
     plane = GraphPaths(flat, graph.nodes[:300], num_nodes=1500)
-    trees = GraphTrees(plane)
+    trees = GraphTrees(plane.graph)
     L = torch.tensor([[[0.3, 0.0], [0.1, 0.15]]], dtype=torch.float64)
     forest = trees.grow(MEAN)
     _, candidates = draw_candidates(trees, forest, L, 20000, seeded())
@@ -168,7 +168,7 @@ def test_a_fit_with_a_graph_finds_what_was_drawn(graph):
         SPHERE, means, covariances, weights, num_nodes=64, solver=SOLVER, initial=graph, generator=seeded()
     )
     z = drawn.sample(60, num_steps=2, generator=seeded(1))
-    options = LandOptions(num_nodes=32, num_candidates=512, max_rounds=2)
+    options = LandOptions(num_nodes=64, num_candidates=2048, max_rounds=2)
     fit = fit_land(SPHERE, z, 2, options=options, solver=SOLVER, initial=graph, generator=seeded(2))
     order = fit.land.means[:, 0].argsort()
     assert fit.converged

@@ -23,9 +23,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("geodesics.block_cholesky", "geodesics.block_bidiagonal"),
     ("geodesics.connection", "geodesics.path_energy", "geodesics.initial", "geodesics.solution"),
     ("geodesics.path_energy_pullback", "geodesics.path_energy_general", "geodesics.mesh", "geodesics.detours"),
+    ("geodesics.cover", "geodesics.streamlines"),
     ("geodesics.runge_kutta", "geodesics.quintics"),
     ("geodesics.metrics", "geodesics.newton"),
-    ("geodesics.forms", "geodesics.curvature", "geodesics.quadrature"),
+    ("geodesics.forms", "geodesics.curvature", "geodesics.quadrature", "geodesics.latent_graph"),
     ("geodesics.energy_levels", "geodesics.recombine"),
     ("geodesics.flow", "geodesics.graph_paths", "geodesics.checks"),
     ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting"),
@@ -54,7 +55,9 @@ OPTIONAL = {"geomstats", "jax", "matplotlib", "stochman", "torchvision"}
 # Calls that wait for a GPU, and the modules that may make them, outside of loops: they work on the CPU.
 WAITS = {"cpu", "item", "numpy", "tolist"}
 MAY_WAIT = {
-    "geodesics.graph_paths",  # neighbours and shortest paths are those of scikit-learn and SciPy
+    "geodesics.cover",  # neighbours and shortest paths are those of scikit-learn and SciPy
+    "geodesics.latent_graph",
+    "geodesics.graph_paths",
     "geodesics.checks",
     "geodesics.collocation_solver",  # SciPy's, one problem at a time
     "geodesics.plots.canvas",
