@@ -1,5 +1,7 @@
 """An even cover of the data's region of a latent space."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -7,11 +9,22 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 
-def cover(latents: Float[Tensor, "n d"], num_nodes: int, seed: int) -> Float[Tensor, "m d"]:
-    """About ``num_nodes`` points that cover the region of the data evenly.
+def cover(
+    latents: Float[Tensor, "n d"],
+    num_nodes: int,
+    seed: int,
+    part: Callable[[Tensor], Tensor] | None = None,
+) -> Float[Tensor, "m d"]:
+    """About ``num_nodes`` points that cover the region of the data evenly, or those of a part of it.
 
     Candidates are the data and random points on lines between data points, half of them near and half anywhere, a
     little beyond their ends too; they are thinned in random order to a minimal distance.
+
+    Args:
+        latents: the data.
+        num_nodes: points wanted in the whole region.
+        seed: of the random points.
+        part: whether candidates ``(n, d)`` belong to the part, ``(n,)``.
     """
     generator = torch.Generator().manual_seed(seed)
     count, device = len(latents), latents.device
@@ -24,7 +37,11 @@ def cover(latents: Float[Tensor, "n d"], num_nodes: int, seed: int) -> Float[Ten
     t = torch.rand(*partners.shape, 1, generator=generator, dtype=latents.dtype).to(device) * 1.6 - 0.3
     free = latents[:, None] + t * (latents[partners] - latents[:, None])
     candidates = torch.cat([latents, free.flatten(0, 1)])
-    return _thin(candidates[torch.randperm(len(candidates), generator=generator).to(device)], num_nodes)
+    candidates = candidates[torch.randperm(len(candidates), generator=generator).to(device)]
+    if part is None:
+        return _thin(candidates, num_nodes)
+    inside = candidates[part(candidates)]
+    return _thin(inside, -(-num_nodes * len(inside) // len(candidates)))
 
 
 def _thin(points: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:

@@ -83,17 +83,24 @@ class LatentGraph:
         seed: int,
     ) -> None:
         self.metric, self.num_neighbors = metric, num_neighbors
-        even, even_tensors = self._finite(cover(latents, num_nodes, seed))
-        isotropic = _condition(even_tensors) <= _STRETCHED
         seeds, seed_tensors = self._finite(cover(latents, -(-num_nodes // (2 * _SIDE + 1)), seed))
-        lines = _streamlines(self._tensor, seeds, seed_tensors)
+        if len(seeds) < 2:
+            raise ValueError("the metric is finite at fewer than 2 points of the cover of the latents")
+        stretched = _condition(seed_tensors) > _STRETCHED
+        near = NearestNeighbors(n_neighbors=1).fit(seeds.cpu().numpy())
+
+        def isotropic(z: Tensor) -> Tensor:
+            return ~stretched[torch.as_tensor(near.kneighbors(z.cpu().numpy())[1][:, 0], device=z.device)]
+
+        even, even_tensors = seeds[:0], seed_tensors[:0]
+        if not bool(stretched.all()):
+            even, even_tensors = self._finite(cover(latents, num_nodes, seed, isotropic))
+        lines = _streamlines(self._tensor, seeds, seed_tensors, stretched, near)
         stride = (lines.points.shape[1] - 1) // (2 * _SIDE)
         on_line = lines.known[:, ::stride]
-        self.nodes = torch.cat([lines.points[:, ::stride][on_line], even[isotropic]])
-        self.tensors = torch.cat([lines.tensors[:, ::stride][on_line], even_tensors[isotropic]])
+        self.nodes = torch.cat([lines.points[:, ::stride][on_line], even])
+        self.tensors = torch.cat([lines.tensors[:, ::stride][on_line], even_tensors])
         count = len(self.nodes)
-        if count < 2:
-            raise ValueError("the metric is finite at fewer than 2 points of the cover of the latents")
         self._positions = self.nodes.cpu().numpy()
         self._index = NearestNeighbors(n_neighbors=min(max(num_candidates, num_neighbors) + 1, count))
         self._index.fit(self._positions)
@@ -113,7 +120,7 @@ class LatentGraph:
         weights = np.tile(np.maximum(lengths, np.finfo(lengths.dtype).tiny), 2)
         both = np.concatenate([a, b]), np.concatenate([b, a])
         self._edges = csr_matrix((weights, both), shape=(count, count))
-        self.jacobians = len(even) + 2 * lines.known.numel() - len(lines.known)
+        self.jacobians = len(even) + len(seeds) + 2 * lines.known.numel() - 2 * len(lines.known)
         self.values = 3 * len(straight) + ways.shape[:2].numel()
 
     @torch.no_grad()
@@ -211,21 +218,20 @@ def _condition(M: Float[Tensor, "n d d"]) -> Float[Tensor, " n"]:
 
 
 def _streamlines(
-    tensor: Callable[[Tensor], Tensor], seeds: Float[Tensor, "n d"], seed_tensors: Float[Tensor, "n d d"]
+    tensor: Callable[[Tensor], Tensor],
+    seeds: Float[Tensor, "n d"],
+    seed_tensors: Float[Tensor, "n d d"],
+    stretched: Bool[Tensor, " n"],
+    index: NearestNeighbors,
 ) -> Streamlines:
     """Streamlines through the seeds where the metric is stretched, as far as they stay near the seeds."""
     d = seeds.shape[1]
-    stride = max(1, round(_REACH ** (1 / d)))
-    stretched = _condition(seed_tensors) > _STRETCHED
-    index, spacing = None, 1.0
-    if len(seeds) > 1:
-        positions = seeds.cpu().numpy()
-        index = NearestNeighbors(n_neighbors=1).fit(positions)
-        spacing = float(np.median(index.kneighbors(positions, 2)[0][:, 1]))
+    spacing = float(np.median(index.kneighbors(seeds.cpu().numpy(), 2)[0][:, 1]))
     # Nodes are so many times as many as seeds, and share the same space.
     step = spacing * (2 * _SIDE + 1) ** (-1 / d)
+    stride = max(1, round(_REACH ** (1 / d)))
     lines = trace(tensor, seeds[stretched], seed_tensors[stretched], step, _SIDE * stride)
-    if index is None or len(lines.points) == 0:
+    if len(lines.points) == 0:
         return lines
     away = index.kneighbors(lines.points.flatten(0, 1).cpu().numpy())[0].reshape(lines.points.shape[:2])
     inside = lines.known & torch.as_tensor(away <= _MARGIN * spacing, device=seeds.device)
