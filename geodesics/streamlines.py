@@ -36,8 +36,8 @@ def trace(
 ) -> Streamlines:
     """Follow the eigenvector of the metric's smallest eigenvalue from seeds, both ways.
 
-    Steps by the midpoint rule, two metric tensors per vertex. A two-step method with one of them drifts off the level
-    sets in their bends: shortest paths on such lines were 5 % longer.
+    Steps by the midpoint rule, two metric tensors per vertex. A two-step method with one of them drifts further off the
+    level sets in their bends, and paths on such lines are longer.
 
     Args:
         tensor: metric tensors of points, ``(n, d)`` to ``(n, d, d)``.

@@ -117,6 +117,29 @@ def test_an_isotropic_metric_gets_an_even_cover():
     assert len(graph._ways) == 0
 
 
+def test_streamlines_run_only_where_a_direction_is_cheaper():
+    """Stretched a hundred times along y right of x = 0.2, and not at all on the left."""
+
+    def tensor(z):
+        dear = torch.where(z[:, 0] > 0.2, 1e4, 1.0).to(z)
+        return torch.diag_embed(torch.stack([torch.ones_like(dear), dear], dim=1))
+
+    z = annulus()
+    graph = LatentGraph(FunctionMetric(tensor), z, 2000, 8, 30, 0)
+    key = graph._curved[:-1]
+    starts, ends = graph.nodes[key // len(graph.nodes)], graph.nodes[key % len(graph.nodes)]
+    assert len(key) > 300
+    # Lines along x, each from a seed on the right, three nodes far at most.
+    assert float((starts[:, 1] - ends[:, 1]).abs().max()) < 1e-9
+    assert float(((starts + ends)[:, 0] / 2).min()) > -0.9
+    left = graph.nodes[graph.nodes[:, 0] < -0.9]
+    whole = cover(z, 2000, 0)
+    expected = (whole[:, 0] < -0.9).sum()
+    assert abs(len(left) - int(expected)) < 0.25 * int(expected)
+    gaps = torch.cdist(left, left).fill_diagonal_(torch.inf).amin(1)
+    assert float(gaps.min()) > 0.5 * float(gaps.median())
+
+
 def test_work_is_counted():
     calls = 0
 

@@ -79,7 +79,7 @@ class PaperConfig:
     pairs: int = 200
     solver_pairs: int = 48
     frames: int = 33
-    graph_nodes: int = 16_000
+    graph_nodes: int = 40_000
     resolution: int = 200
     walkers: int = 32
     walk_steps: int = 10_000
