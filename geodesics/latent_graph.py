@@ -177,6 +177,8 @@ class LatentGraph:
         return z[finite], M[finite]
 
     def _tensor(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d d"]:
+        if len(z) == 0:  # decoders that reshape raise on no rows
+            return z.new_zeros(0, z.shape[1], z.shape[1])
         return torch.cat([self.metric.tensor(part) for part in z.split(_ROWS)])
 
     def _chords(self, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -185,6 +187,8 @@ class LatentGraph:
 
     def _lengths(self, polylines: Float[Tensor, "n v d"]) -> Float[Tensor, " n"]:
         """Lengths of polylines, by their chords; infinite where the metric is not finite."""
+        if len(polylines) == 0:
+            return polylines.new_zeros(0)
         segments = make_elements(1, 1, polylines)
         path_energy = self.metric.path_energy(segments)
         parts = [path_energy.value(part, None)[1] @ segments.weights for part in polylines.split(_ROWS)]

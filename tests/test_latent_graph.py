@@ -117,6 +117,12 @@ def test_an_isotropic_metric_gets_an_even_cover():
     assert len(graph._ways) == 0
 
 
+def test_no_generator_is_called_on_nothing():
+    """No streamline and no curved edge in an isotropic metric: batches of no rows break decoders that reshape."""
+    metric = PullbackMetric(lambda z: z.view(z.shape[0], 2, -1).flatten(1))
+    assert len(LatentGraph(metric, annulus(100), 200, 6, 20, 0).nodes) > 50
+
+
 def test_streamlines_run_only_where_a_direction_is_cheaper():
     """Stretched a hundred times along y right of x = 0.2, and not at all on the left."""
 
