@@ -46,20 +46,20 @@ class Detour(NamedTuple):
 
 
 def alternatives(
-    positions: np.ndarray, from_source: Tree, from_target: Tree, source: int, target: int, count: int
+    positions: np.ndarray, from_source: Tree, from_target: Tree | None, source: int, target: int, count: int
 ) -> list[np.ndarray]:
     """The shortest path, and up to ``count - 1`` paths of detours, as node indices.
 
     Args:
         positions: of the nodes, ``(n, d)``.
-        from_source, from_target: trees of shortest paths from both ends.
+        from_source, from_target: trees of shortest paths from both ends; one path needs only the first.
         source, target: the ends.
         count: paths wanted.
     """
     if not np.isfinite(from_source.distance[target]):
         return [np.array([source, target])]  # no way through the graph: the straight line
     shortest = from_source.path(target)
-    if count == 1:
+    if count == 1 or from_target is None:
         return [shortest]
     rows: list[list[Detour]] = [[] for _ in range(count - 1)]
     for detour in _detours(positions, from_source, from_target, shortest):

@@ -86,12 +86,16 @@ class GraphPaths:
         positions = torch.cat([self.graph.nodes, ends]).cpu().numpy()
         polylines: list[list[np.ndarray]] = [[] for _ in range(self.num_paths)]
         for rows in np.array_split(np.arange(len(z0)), -(-len(z0) // _SOURCES)):
-            roots, tree = np.unique(np.concatenate([first[rows], second[rows]]), return_inverse=True)
+            # Alternatives take the trees of both ends, one path that of the first.
+            roots = np.unique(np.concatenate([first[rows], second[rows]]) if self.num_paths > 1 else first[rows])
             distance, previous = self.graph.trees(joined.take(roots))
-            for i, j in tree.reshape(2, -1).T:
-                source, target = (int(len(self.graph.nodes) + roots[k]) for k in (i, j))
-                there = self._closed(distance[i], previous[i], edges, source, target)
-                back = self._closed(distance[j], previous[j], edges, target, source)
+            tree = {int(root): row for row, root in enumerate(roots)}
+            for i, j in np.stack([first[rows], second[rows]], axis=1).astype(int):
+                source, target = len(self.nodes) + int(i), len(self.nodes) + int(j)
+                there = self._closed(distance[tree[i]], previous[tree[i]], edges, source, target)
+                back = None
+                if self.num_paths > 1:
+                    back = self._closed(distance[tree[j]], previous[tree[j]], edges, target, source)
                 paths = alternatives(positions, there, back, source, target, self.num_paths)
                 for s in range(self.num_paths):
                     path = paths[min(s, len(paths) - 1)]
