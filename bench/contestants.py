@@ -17,6 +17,7 @@ from geodesics import (
     Curve,
     EnergySolver,
     GeorceSolver,
+    GraphPaths,
     InitialCurves,
     LBFGSSolver,
     Metric,
@@ -59,21 +60,21 @@ class Contestant(NamedTuple):
     Attributes:
         name: for the table.
         solve: answers a set of problems, asking the metric given with it: the set's own with a clock on it.
-        from_graph: whether it starts from the graph of the data, and so needs one.
+        graph: the graph of the data that it starts from, built when first asked for; None where it needs none.
         one_by_one: whether it solves a batch problem after problem, so that its rate is that of a part.
         problems: names of the sets that it can be run on; None for all.
     """
 
     name: str
     solve: Callable[[ProblemSet, TimedMetric], Answer]
-    from_graph: bool
+    graph: Callable[[ProblemSet], GraphPaths] | None = None
     one_by_one: bool = False
     problems: frozenset[str] | None = None
 
     def applies(self, problems: ProblemSet) -> bool:
         """Whether it can be run on a set."""
         known = self.problems is None or problems.name in self.problems
-        return known and (not self.from_graph or problems.graph is not None)
+        return known and (self.graph is None or problems.graph is not None)
 
 
 # Points of the curves that a peer found, and which of them it says have converged.
@@ -91,7 +92,10 @@ def contestants() -> dict[str, Contestant]:
         "adam": AdamSolver(),
         "collocation": CollocationSolver(),
     }
-    found = [_ours(name, solver, graph) for name, solver in solvers.items() for graph in (False, True)]
+    starts = (None, _graph)
+    found = [_ours(name, solver, graph) for name, solver in solvers.items() for graph in starts]
+    # Many lengths to a percent, on metrics that are not too hard: docs, choosing a solver.
+    found.append(_ours("energy-quick", EnergySolver(num_segments=4, length_tol=5e-3, tol=1e-3), _quick_graph))
     found += peers()
     return {contestant.name: contestant for contestant in found}
 
@@ -114,16 +118,22 @@ def missing_peers() -> list[str]:
     return [name for name in ("stochman", "jax", "geomstats") if find_spec(name) is None]
 
 
-def _ours(name: str, solver: Solver, from_graph: bool) -> Contestant:
+def _graph(problems: ProblemSet) -> GraphPaths:
+    assert problems.graph is not None
+    return problems.graph()
+
+
+def _quick_graph(problems: ProblemSet) -> GraphPaths:
+    assert problems.quick_graph is not None
+    return problems.quick_graph()
+
+
+def _ours(name: str, solver: Solver, graph: Callable[[ProblemSet], GraphPaths] | None) -> Contestant:
     def solve(problems: ProblemSet, metric: TimedMetric) -> Answer:
-        initial: InitialCurves = Straight()
-        if from_graph:
-            assert problems.graph is not None
-            initial = problems.graph()
-        return _answer(metric, problems, solver, initial)
+        return _answer(metric, problems, solver, Straight() if graph is None else graph(problems))
 
     one_by_one = isinstance(solver, CollocationSolver)
-    return Contestant(f"{name}/{'graph' if from_graph else 'straight'}", solve, from_graph, one_by_one)
+    return Contestant(f"{name}/{'straight' if graph is None else 'graph'}", solve, graph, one_by_one)
 
 
 def _answer(metric: Metric, problems: ProblemSet, solver: Solver, initial: InitialCurves) -> Answer:
@@ -148,4 +158,4 @@ def _peer(
         words = ["converged" if yes else "not converged" for yes in converged.tolist()]
         return Answer(Curve(points), unknown, unknown, converged, words, None, None)
 
-    return Contestant(f"{name}/straight", answer, False, one_by_one, problems)
+    return Contestant(f"{name}/straight", answer, None, one_by_one, problems)

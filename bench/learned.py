@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.problem_set import Model, ProblemSet
-from geodesics import GraphPaths, PullbackMetric
+from geodesics import PullbackMetric
 from vae import RBFGenerator, load_digits, load_fashion_mnist, load_published, load_rbf, load_vae
 
 MODELS = Path(__file__).resolve().parent / "models"
@@ -63,5 +62,4 @@ def _pairs(path: Path) -> Sequence[dict[str, Any]]:
 
 def _problem_set(name: str, model: Model, pairs: Sequence[dict[str, Any]]) -> ProblemSet:
     z0, z1, best = (torch.tensor([pair[key] for pair in pairs], dtype=torch.float64) for key in ("z0", "z1", "length"))
-    graph = cache(lambda: GraphPaths(model.metric, model.latents))
-    return ProblemSet(name, model.metric, z0, z1, best, model.embedding, graph)
+    return model.problem_set(name, z0, z1, best)

@@ -8,7 +8,6 @@ from bench.closed_forms import closed_forms
 from bench.gpu.models import digits_pairs
 from bench.learned import digits_model
 from bench.problem_set import ProblemSet
-from geodesics import GraphPaths
 
 NUM_PAIRS = 1024
 
@@ -39,6 +38,4 @@ def _digits() -> ProblemSet:
     """The stored pairs of `bench.gpu.inputs`, each followed by its reversal: one reference length serves both."""
     model, pairs = digits_model(), digits_pairs()
     z0, z1 = (torch.stack(ends, dim=1).flatten(0, 1) for ends in ((pairs.z0, pairs.z1), (pairs.z1, pairs.z0)))
-    graph = lru_cache(lambda: GraphPaths(model.metric, model.latents))
-    best = pairs.best.repeat_interleave(2)
-    return ProblemSet("digits", model.metric, z0, z1, best, model.embedding, graph)
+    return model.problem_set("digits", z0, z1, pairs.best.repeat_interleave(2))

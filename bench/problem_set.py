@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A curve has found the geodesic when its length is within this share of the best known.
 EXACT_TOLERANCE = 1e-4
 LEARNED_TOLERANCE = 1e-2
+QUICK_NODES = 8000
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class ProblemSet:
         embedding: generator whose pullback the metric is, for chord lengths; None for a tensor field.
         graph: gives the graph of starts on encoded data, built when first asked for; None where there is no
             data and the straight line will do.
+        quick_graph: gives a sparser one with one path per problem, for many lengths to a percent; None alike.
     """
 
     name: str
@@ -38,6 +41,7 @@ class ProblemSet:
     best: Tensor
     embedding: Callable[[Tensor], Tensor] | None = None
     graph: Callable[[], GraphPaths] | None = None
+    quick_graph: Callable[[], GraphPaths] | None = None
 
     def __len__(self) -> int:
         return len(self.z0)
@@ -58,3 +62,9 @@ class Model(NamedTuple):
     metric: Metric
     embedding: Callable[[Tensor], Tensor]
     latents: Tensor
+
+    def problem_set(self, name: str, z0: Tensor, z1: Tensor, best: Tensor) -> ProblemSet:
+        """Pairs on this metric, with graphs that are built once, when first asked for."""
+        graph = cache(lambda: GraphPaths(self.metric, self.latents))
+        quick = cache(lambda: GraphPaths(self.metric, self.latents, num_nodes=QUICK_NODES, num_paths=1))
+        return ProblemSet(name, self.metric, z0, z1, best, self.embedding, graph, quick)

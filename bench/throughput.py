@@ -32,7 +32,7 @@ from bench.throughput_report import markdown
 
 SETS = ("sphere", "half-plane", "torus", "digits")
 BATCHES = (1, 64, 1024)
-OURS = ("energy/straight", "energy/graph", "energy-4/straight")
+OURS = ("energy/straight", "energy/graph", "energy-4/straight", "energy-quick/graph")
 PEERS = (
     "stochman/straight",
     "georce-jax/straight",
@@ -148,9 +148,8 @@ def measure(contestant: Contestant, problems: ProblemSet, batch: int, time_limit
     The first run warms up: compilers and caches. Batches of one are `SINGLES` calls; all others one.
     """
     parts = [problems.part(slice(i, i + batch)) for i in range(0, SINGLES if batch == 1 else batch, batch)]
-    if contestant.from_graph:
-        assert problems.graph is not None
-        problems.graph()  # built once per metric, outside of the contest
+    if contestant.graph is not None:
+        contestant.graph(problems)  # built once per metric, outside of the contest
     metric = TimedMetric(problems.metric, time.perf_counter() + time_limit)
     answers, times, error = _run_parts(contestant, parts, metric)
     if len(answers) < len(parts) and not contestant.one_by_one:

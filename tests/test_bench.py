@@ -33,7 +33,7 @@ def options(out, names, others, **changes):
 
 
 def contestant(answer):
-    return Contestant("tester/straight", lambda problems, metric: answer(problems, metric), from_graph=False)
+    return Contestant("tester/straight", lambda problems, metric: answer(problems, metric))
 
 
 def exact_answer(problems, claim=True, length_factor=1.0):

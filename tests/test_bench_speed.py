@@ -56,7 +56,7 @@ def _few(monkeypatch):
 def test_what_is_too_long_counts_for_nothing(batch):
     problems = many_pairs("sphere", 4)
     ours = throughput.measure(contestants()["energy/straight"], problems, batch, 60)
-    lines = throughput.measure(Contestant("lines/straight", straight, False), problems, batch, 60)
+    lines = throughput.measure(Contestant("lines/straight", straight), problems, batch, 60)
     assert ours["found"] == ours["solved"] == (throughput.SINGLES if batch == 1 else batch)
     assert ours["found_rate"] == ours["rate"] > 0
     assert lines["found"] < lines["solved"]
@@ -74,9 +74,9 @@ def test_a_contestant_without_batches_is_rated_by_what_it_reached():
             raise TimeLimit
         return straight(part, metric)
 
-    cell = throughput.measure(Contestant("tiring/straight", tiring, False, one_by_one=True), problems, 1, 60)
+    cell = throughput.measure(Contestant("tiring/straight", tiring, one_by_one=True), problems, 1, 60)
     assert (cell["solved"], cell["note"], asked) == (3, "time-out", [1] * 4)
-    whole = throughput.measure(Contestant("tiring/straight", tiring, False), problems, 4, 60)
+    whole = throughput.measure(Contestant("tiring/straight", tiring), problems, 4, 60)
     assert (whole["rate"], whole["note"]) == (None, "time-out")
 
 

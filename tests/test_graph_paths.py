@@ -8,6 +8,7 @@ from problems import half_plane_tensor
 
 from geodesics import FunctionMetric, GraphPaths, PullbackMetric, Stack, Straight, geodesic, length
 from geodesics.initial import straight
+from geodesics.latent_graph import LatentGraph
 
 OPENING = 0.6
 
@@ -66,6 +67,23 @@ def test_a_start_is_a_path_between_its_ends_along_the_data(graph):
     )
     radius = curve.evaluate(T).norm(dim=-1)
     assert ((radius > 0.7) & (radius < 1.2)).all()
+
+
+def test_one_path_takes_one_tree_per_start(graph, monkeypatch):
+    """All from one point: one tree instead of one per end."""
+    grown = []
+    trees = LatentGraph.trees
+
+    def counted(self, roots):
+        grown.append(len(roots.points))
+        return trees(self, roots)
+
+    monkeypatch.setattr(LatentGraph, "trees", counted)
+    z0, z1 = pairs((2.0, -2.0), (2.0, 1.0), (2.0, 2.5))
+    several = GraphPaths(METRIC, cloud(), num_nodes=400, num_neighbors=8, num_paths=2)(z0, z1)
+    (one,) = graph(z0, z1)
+    assert grown == [4, 1]
+    assert torch.equal(one.points, several[0].points)
 
 
 def test_a_start_is_shorter_than_the_line_and_longer_than_the_minimum(graph):
