@@ -86,8 +86,8 @@ class PaperConfig:
     walk_step: float = 0.2
     cluster_trials: int = 10
     cluster_images: int = 600
-    means_images: int = 45
-    means_iterations: int = 3
+    means_images: int = 200
+    means_iterations: int = 10
     land_images: int = 150
     land_nodes: int = 64
     land_iterations: int = 40
