@@ -7,7 +7,6 @@ velocity by many decades; a short segment does not. Where the steps are too long
 fails, a problem gets twice the segments.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geodesics.block_bidiagonal import solve_two_point
 from geodesics.curves import Curve
 from geodesics.elements import basis_at, gather
 from geodesics.flow import default_tolerance
@@ -23,16 +21,10 @@ from geodesics.metrics import Metric
 from geodesics.options import require_at_least_one, require_not_below, require_positive
 from geodesics.quadrature import element_lengths
 from geodesics.quintics import QUINTIC, hermite, raised, subdivided
-from geodesics.rows import take, write
-from geodesics.runge_kutta import STAGES, step, step_derivative
+from geodesics.shooting_newton import ShootingState, close_gaps, is_closed, measured, segment_norms
 
-_ARMIJO = 0.1
-_BACKTRACK = 0.4
-_LINE_SEARCH = 8
 # Newton starts once the steps' errors, relative to the length, are under this.
 _COARSE = 1e-2
-# Segments, or segments times tangents, that are computed at a time; a bound on memory that changes no result.
-_COLUMNS = 2**13
 
 
 @dataclass(frozen=True)
@@ -88,36 +80,6 @@ class ShootingResult(NamedTuple):
     evaluations: Int[Tensor, " b"]
 
 
-class ShootingState(NamedTuple):
-    """All that Newton knows of its problems at one number of segments, leading axis B throughout.
-
-    Attributes:
-        nodes: (z_k, v_k), velocities per unit of time, ``(B, K + 1, 2 d)``.
-        steps: duration of the segments, ``(B, K)``.
-        length: of the starting curve, the unit of the residuals.
-        gaps: ``Phi(nodes_k) - nodes_{k+1}``, ``(B, K, 2 d)``.
-        errors: estimated errors of Phi, same shape.
-        residual: scaled norm of the gaps.
-        step_error: scaled norm of the errors.
-        correction: scaled norm of the last full Newton correction; infinite before the first.
-        stalled: whether no step decreases the residual.
-        iterations: steps tried.
-        evaluations: accelerations computed.
-    """
-
-    nodes: Float[Tensor, "b k m"]
-    steps: Float[Tensor, "b s"]
-    length: Float[Tensor, " b"]
-    gaps: Float[Tensor, "b s m"]
-    errors: Float[Tensor, "b s m"]
-    residual: Float[Tensor, " b"]
-    step_error: Float[Tensor, " b"]
-    correction: Float[Tensor, " b"]
-    stalled: Bool[Tensor, " b"]
-    iterations: Int[Tensor, " b"]
-    evaluations: Int[Tensor, " b"]
-
-
 def shoot(metric: Metric, curve: Curve, options: ShootingOptions) -> ShootingResult:
     """Solve ``c'' = a(c, c')`` between the ends of the given curves, starting from them.
 
@@ -147,8 +109,8 @@ def shoot(metric: Metric, curve: Curve, options: ShootingOptions) -> ShootingRes
             state = _start(metric, curve)
             # Steps that leap over whole walls are shortened before Newton is tried.
             worth = (state.step_error <= _COARSE) | last
-            state = _newton(metric, state, worth, tol, options.max_iter)
-            closed = (state.residual <= tol) & (state.correction <= _settled(tol))
+            state = close_gaps(metric, state, worth, tol, options.max_iter)
+            closed = is_closed(state, tol)
             good = closed & (state.step_error <= tol)
             _record(result, rows, state, good)
             solved = _solved(metric, state)
@@ -157,7 +119,7 @@ def shoot(metric: Metric, curve: Curve, options: ShootingOptions) -> ShootingRes
                 break
             points = torch.where(closed[:, None, None], solved.points, curve.points)
             knots = torch.where(closed[:, None], solved.knots, curve.knots)
-            pieces = _pieces(_segment_norms(metric, state, state.errors), tol)
+            pieces = _pieces(segment_norms(metric, state, state.errors), tol)
             rows, curve = rows[~good], subdivided(Curve(points, knots, QUINTIC)[~good], pieces[~good])
     return result._replace(curve=_assemble(start, finished))
 
@@ -196,96 +158,7 @@ def _start(metric: Metric, curve: Curve) -> ShootingState:
         whole,
         whole,
     )
-    return _measured(metric, state)
-
-
-def _settled(tol: float) -> float:
-    """Newton converges quadratically: the correction after one under this is far under the tolerance."""
-    return float(tol ** (2 / 3))
-
-
-def _newton(metric: Metric, state: ShootingState, worth: Tensor, tol: float, max_iter: int) -> ShootingState:
-    """Damped Newton steps until the gaps are closed; rows that are done, stalled or not finite rest."""
-    for _ in range(max_iter):
-        closed = (state.residual <= tol) & (state.correction <= _settled(tol))
-        active = (worth & state.residual.isfinite() & ~closed & ~state.stalled).nonzero()[:, 0]
-        if active.numel() == 0:
-            break
-        part = take(state, active)
-        write(state, active, _newton_step(metric, part))
-    return state
-
-
-def _newton_step(metric: Metric, state: ShootingState) -> ShootingState:
-    """One Newton step of every row, backtracked until the residual decreases enough."""
-    count, m = state.gaps.shape[1:]
-    direction = solve_two_point(_transitions(metric, state), -state.gaps)
-    best = state._replace(
-        correction=_scaled_norm(metric, state, direction[:, 1:]),
-        stalled=torch.ones_like(state.stalled),
-        iterations=state.iterations + 1,
-        evaluations=state.evaluations + count * m * (STAGES - 1),
-    )
-    share = torch.ones_like(state.length)
-    rows = best.correction.isfinite().nonzero()[:, 0]
-    for _ in range(_LINE_SEARCH):
-        if rows.numel() == 0:
-            break
-        nodes = state.nodes[rows] + share[rows, None, None] * direction[rows]
-        trial = _measured(metric, take(best, rows)._replace(nodes=nodes))
-        good = trial.residual <= (1 - _ARMIJO * share[rows]) * state.residual[rows]
-        best.evaluations[rows] = trial.evaluations
-        write(best, rows[good], take(trial._replace(stalled=~good), good))
-        rows = rows[~good]
-        share[rows] *= _BACKTRACK
-    return best
-
-
-def _field(metric: Metric, y: Tensor) -> Tensor:
-    """The geodesic ODE of first order, on states (z, v)."""
-    z, v = y.chunk(2, dim=-1)
-    return torch.cat([v, metric.acceleration(z, v)], dim=-1)
-
-
-def _measured(metric: Metric, state: ShootingState) -> ShootingState:
-    """The state with gaps, errors and their norms at its nodes."""
-    parts = [step(lambda y: _field(metric, y), *part) for part in _segments(state, _COLUMNS)]
-    new, errors = (torch.cat(part).view_as(state.gaps) for part in zip(*parts, strict=True))
-    gaps = new - state.nodes[:, 1:]
-    return state._replace(
-        gaps=gaps,
-        errors=errors,
-        residual=_scaled_norm(metric, state, gaps),
-        step_error=_scaled_norm(metric, state, errors),
-        evaluations=state.evaluations + state.steps.shape[1] * STAGES,
-    )
-
-
-def _segments(state: ShootingState, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Beginnings and durations of all segments of all rows, so many at a time."""
-    y, h = state.nodes[:, :-1].flatten(0, 1), state.steps.flatten()
-    return zip(y.split(count), h.split(count), strict=True)
-
-
-def _scaled_norm(metric: Metric, state: ShootingState, r: Tensor) -> Tensor:
-    """Norm over all segments of `_segment_norms`."""
-    return torch.linalg.vector_norm(_segment_norms(metric, state, r), dim=1)
-
-
-def _segment_norms(metric: Metric, state: ShootingState, r: Tensor) -> Tensor:
-    """``sqrt(|r_z|^2 + h_k^2 |r_v|^2) / L``, in the metric at the right ends of the segments, ``(B, K)``."""
-    z = state.nodes[:, 1:].chunk(2, dim=-1)[0].flatten(0, 1)
-    in_z, in_v = r.flatten(0, 1).chunk(2, dim=-1)
-    h, unit = state.steps.flatten(), torch.where(state.length == 0, 1.0, state.length)
-    norm = torch.hypot(metric.norm(z, in_z), h * metric.norm(z, in_v))
-    return norm.view_as(state.steps) / unit[:, None]
-
-
-def _transitions(metric: Metric, state: ShootingState) -> Tensor:
-    """Derivatives of the segments' ends in their beginnings, ``(B, K, 2 d, 2 d)``."""
-    count = max(1, _COLUMNS // state.nodes.shape[-1])
-    parts = [step_derivative(lambda y: _field(metric, y), *part) for part in _segments(state, count)]
-    return torch.cat(parts).unflatten(0, state.steps.shape)
+    return measured(metric, state)
 
 
 def _pieces(errors: Tensor, tol: float) -> Tensor:

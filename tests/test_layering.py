@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("geodesics.metrics", "geodesics.newton"),
     ("geodesics.forms", "geodesics.curvature", "geodesics.quadrature", "geodesics.latent_graph"),
     ("geodesics.energy_levels", "geodesics.recombine"),
-    ("geodesics.flow", "geodesics.graph_paths", "geodesics.checks"),
+    ("geodesics.flow", "geodesics.graph_paths", "geodesics.checks", "geodesics.shooting_newton"),
     ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting"),
     ("geodesics.certify", "geodesics.exploration"),
     ("geodesics.descent",),
