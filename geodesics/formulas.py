@@ -2,8 +2,9 @@
 
 Torch derives a forward derivative from a hand-written rule per operation, and some rules are wrong once they are
 themselves differentiated: those of layer and instance normalisation take the mean and the variance for constants
-(pytorch issue 196700), without a word. The gated linear unit has no such rule at all. Geodesics need derivatives of
-derivatives: the acceleration is one, and shooting differentiates it once more.
+(pytorch issue 196700), without a word. The gated linear unit has no such rule at all, and fused attention not even a
+forward derivative. Geodesics need derivatives of derivatives: the acceleration is one, and shooting differentiates it
+once more.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 
@@ -76,6 +78,16 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
     return a * b.sigmoid()
 
 
+def unfused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with attention inside, computed by torch from elementary operations instead of one kernel."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with sdpa_kernel(SDPBackend.MATH):
+            return function(*args, **kwargs)
+
+    return called
+
+
 def _standardised(x: Tensor, axes: Sequence[int], eps: float) -> Tensor:
     variance, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
     return (x - mean) * (variance + eps).rsqrt()
@@ -89,9 +101,11 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 @cache
 def _formulas() -> Mapping[Callable[..., Any], Callable[..., Any]]:
     """The formula of each function, which `torch.compile` leaves alone: inside of two transforms it fails on them."""
+    attentions = (functional.scaled_dot_product_attention, functional.multi_head_attention_forward)
     return {
         functional.layer_norm: torch.compiler.disable(layer_norm),
         torch.layer_norm: torch.compiler.disable(layer_norm),
         functional.instance_norm: torch.compiler.disable(instance_norm),
         functional.glu: torch.compiler.disable(glu),
+        **{function: torch.compiler.disable(unfused(function)) for function in attentions},
     }

@@ -167,6 +167,22 @@ class Attention(nn.Module):
         return ((q @ k.mT).softmax(dim=-1) @ v).flatten(1)
 
 
+def masked_attention(x):
+    """Torch's own attention under both kinds of masks and a scale."""
+    tokens = x.view(-1, 2, 4, 4)
+    seen = torch.tensor([[True, True, False, True]] * 4)
+    shut = functional.scaled_dot_product_attention(tokens, tokens.flip(-1), tokens, attn_mask=seen, scale=0.7)
+    biased = functional.scaled_dot_product_attention(tokens, shut, tokens, attn_mask=torch.eye(4).to(x))
+    return biased.flatten(1)
+
+
+def grouped_attention(x):
+    """Two heads of queries to one of keys and values, none of which sees what comes after it."""
+    tokens = x.view(-1, 2, 4, 4)
+    keys = tokens[:, :1]
+    return functional.scaled_dot_product_attention(tokens, keys, keys, is_causal=True, enable_gqa=True).flatten(1)
+
+
 class Own(nn.Module):
     """A plain function as a module."""
 
@@ -202,6 +218,9 @@ LAYERS = {
     "mish": nn.Mish,
     "softmax": lambda: nn.Softmax(dim=-1),
     "attention": Attention,
+    "masked attention": lambda: Own(masked_attention),
+    "causal attention of grouped queries": lambda: Own(grouped_attention),
+    "transformer": lambda: OnImages(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 4, 8),
     "convolution": lambda: OnImages(nn.ConvTranspose2d(2, 3, 3, stride=2), 2, 4, 4),
 }
 
