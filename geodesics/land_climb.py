@@ -18,6 +18,8 @@ _SHORTEN, _SMALLEST = 4.0, 1 / 32
 # A component keeps this share of the effective number of its nodes, or waits for new ones: on few of them a normalizer
 # can be made as small as one likes.
 _LEAST_NODES = 0.3
+# Nodes are drawn anew once a component has lost more of their effective number, or a variance has grown by a factor.
+_KEPT, _WIDENED = 0.8, 2.0
 # Turns over responsibilities and covariances between two moves of the means; they cost no geodesic.
 _TURNS = 200
 
@@ -58,11 +60,13 @@ class Climb(NamedTuple):
 
     Attributes:
         state: the mixture.
+        responsibilities: of its components for the data, ``(K, n)``.
         iterations: moves tried.
         converged: whether no move of a mean gains the tolerance.
     """
 
     state: State
+    responsibilities: Float[Tensor, "k n"]
     iterations: int
     converged: bool
 
@@ -84,15 +88,23 @@ class Climber:
         log_volume: log measure at the data, ``(n,)``.
         floor: added to the second moments of the data, ``(d, d)``.
         tol: the least gain in mean log-likelihood per point (nats) for which a mean moves.
+        flatness: see `fit_covariances`.
     """
 
     def __init__(
-        self, metric: Metric, log_volume: Float[Tensor, " n"], floor: Float[Tensor, "d d"], tol: float
+        self,
+        metric: Metric,
+        log_volume: Float[Tensor, " n"],
+        floor: Float[Tensor, "d d"],
+        tol: float,
+        flatness: float,
     ) -> None:
         self._metric, self._log_volume, self._floor = metric, log_volume, floor
-        self._tol = tol
+        self._tol, self._flatness = tol, flatness
 
-    def climb(self, state: State, source: Logarithms, max_iter: int, largest: float) -> Climb:
+    def climb(
+        self, state: State, source: Logarithms, max_iter: int, largest: float, r: Float[Tensor, "k n"] | None = None
+    ) -> Climb:
         """Weights and covariances at rest, and moves of the means, until no move gains the tolerance.
 
         A component tries the natural move, then both ways along every axis of its covariance, and then all this with
@@ -104,8 +116,9 @@ class Climber:
             source: of the logarithms at other means.
             max_iter: moves tried at most.
             largest: the first moves along the axes, in standard deviations.
+            r: responsibilities to begin with; None for those of the state.
         """
-        state, r = self.settle(state)
+        state, r = self.settle(state, r)
         least = _LEAST_NODES * self._normalize(state).effective_nodes
         d = state.parameters.means.shape[1]
         radius = torch.full_like(state.parameters.weights, largest)
@@ -115,7 +128,8 @@ class Climber:
             if rows.numel() == 0 or iteration == max_iter:
                 break
             move = self._moves(state, r, radius, turn, largest)[rows]
-            trial = self._trial(state, r, rows, move, source)
+            means = one_step(self._metric, state.parameters.means[rows], move)
+            trial = self._trial(state, r, rows, means, source)
             better = self._growth(trial, r[rows], state, rows) > self._tol * r.sum()
             better &= self._normalize(trial).effective_nodes >= least[rows]
             next_turn = torch.where(better, 0, turn[rows] + 1)
@@ -123,14 +137,19 @@ class Climber:
             radius[rows] = torch.where(spent, radius[rows] / _SHORTEN, radius[rows])
             turn[rows] = torch.where(spent, 0, next_turn)
             if bool(better.any()):
-                state, r = self.settle(_accepted(state, trial, rows, better))
-        return Climb(state, iteration, rows.numel() == 0)
+                state, r = self.settle(_accepted(state, trial, rows, better), None)
+        return Climb(state, r, iteration, rows.numel() == 0)
 
-    def settle(self, state: State) -> tuple[State, Float[Tensor, "k n"]]:
-        """Weights and covariances at rest for these logarithms, and the responsibilities."""
-        joint = state.joint()
-        value = mean_log_likelihood(joint, self._log_volume)
-        r = torch.softmax(joint, dim=0).nan_to_num(0.0)
+    def settle(self, state: State, r: Float[Tensor, "k n"] | None) -> tuple[State, Float[Tensor, "k n"]]:
+        """Weights and covariances at rest for these logarithms, and the responsibilities.
+
+        Args:
+            state: where to begin.
+            r: responsibilities to begin with: of components whose covariances do not fit yet, points would not want
+                to have anything to do with them; None for those of the state.
+        """
+        r = torch.softmax(state.joint(), dim=0).nan_to_num(0.0) if r is None else r
+        value = torch.full_like(self._log_volume[0], -torch.inf)
         for _ in range(_TURNS):
             total = r.sum(1)
             covariances = self._covariances(state, r)
@@ -139,20 +158,34 @@ class Climber:
             joint = state.joint()
             new = mean_log_likelihood(joint, self._log_volume)
             r = torch.softmax(joint, dim=0).nan_to_num(0.0)
-            if bool(~(new - value > self._tol / 100)):
+            if bool(~((new - value).abs() > self._tol / 100)):
                 break
             value = new
         return state, r
 
-    def _covariances(self, state: State, r: Tensor) -> Tensor:
-        v = state.data_logarithms
+    def spread(self, parameters: Parameters, source: Logarithms, r: Tensor) -> Parameters:
+        """Covariances as in flat space: second moments of the logarithms, where there are enough of them."""
+        rows = torch.arange(len(r), device=r.device)
+        second, _ = self._second(source.data(parameters.means, rows), r)
+        single = torch.linalg.cholesky_ex(second - self._floor).info != 0
+        return parameters._replace(covariances=torch.where(single[:, None, None], parameters.covariances, second))
+
+    def fitted(self, state: State, r: Tensor) -> State:
+        """The covariances the best for these responsibilities."""
+        return state._replace(parameters=state.parameters._replace(covariances=self._covariances(state, r)))
+
+    def _second(self, v: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Second moments of logarithms, with the floor, and the weight of those that are known."""
         share = torch.where(v.isnan().any(-1), 0.0, r)
         total = share.sum(1)
         share = share / torch.where(total > 0, total, 1.0)[:, None]
-        second = torch.einsum("kn,kni,knj->kij", share, v.nan_to_num(0.0), v.nan_to_num(0.0)) + self._floor
+        return torch.einsum("kn,kni,knj->kij", share, v.nan_to_num(0.0), v.nan_to_num(0.0)) + self._floor, total
+
+    def _covariances(self, state: State, r: Tensor) -> Tensor:
+        second, total = self._second(state.data_logarithms, r)
         old = state.parameters.covariances
         nodes = state.nodes
-        found = fit_covariances(second, state.node_logarithms, nodes.log_weights, nodes.reference, old)
+        found = fit_covariances(second, state.node_logarithms, nodes.log_weights, nodes.reference, old, self._flatness)
         # A component without responsibility stays as it is.
         return torch.where((total > 0)[:, None, None], found, old)
 
@@ -175,10 +208,9 @@ class Climber:
         L = torch.linalg.cholesky_ex(state.parameters.covariances).L
         return normalize(state.nodes, state.node_logarithms, L)
 
-    def _trial(self, state: State, r: Tensor, rows: Tensor, move: Tensor, source: Logarithms) -> State:
-        """Some of the components after a move, with their covariances the best there."""
+    def _trial(self, state: State, r: Tensor, rows: Tensor, means: Tensor, source: Logarithms) -> State:
+        """Some of the components at other means, with their covariances the best there."""
         old = take(state, rows)
-        means = one_step(self._metric, old.parameters.means, move)
         data, nodes = source.data(means, rows), source.nodes(means, rows, state.nodes)
         trial = State(old.parameters._replace(means=means), old.nodes, data, nodes)
         return trial._replace(parameters=trial.parameters._replace(covariances=self._covariances(trial, r[rows])))
@@ -210,3 +242,19 @@ def _accepted(state: State, trial: State, rows: Int[Tensor, " r"], better: Tenso
         put(state.data_logarithms, trial.data_logarithms),
         put(state.node_logarithms, trial.node_logarithms),
     )
+
+
+def is_kept(before: Float[Tensor, " k"], state: State) -> bool:
+    """Whether nodes carry the components still: what has shrunk or moved is seen in their effective number, but not
+    what has grown beyond them."""
+    L, reference = torch.linalg.cholesky_ex(state.parameters.covariances).L, state.nodes.reference
+    after = normalize(state.nodes, state.node_logarithms, L).effective_nodes
+    scales = torch.linalg.svdvals(torch.linalg.solve_triangular(reference, L, upper=False)).square()
+    return bool(((after >= _KEPT * before) & (scales < _WIDENED).all(1)).all())
+
+
+def seen(parameters: Parameters, nodes: Nodes, source: Logarithms, data: Tensor | None = None) -> State:
+    """The state of a mixture, with the data's logarithms where they are known already."""
+    rows = torch.arange(len(parameters.means), device=parameters.means.device)
+    data = source.data(parameters.means, rows) if data is None else data
+    return State(parameters, nodes, data, source.nodes(parameters.means, rows, nodes))

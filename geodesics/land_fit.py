@@ -13,23 +13,21 @@ from geodesics.graph_paths import GraphPaths
 from geodesics.graph_trees import GraphTrees
 from geodesics.initial import InitialCurves
 from geodesics.land import Land
-from geodesics.land_climb import Climb, Climber, Parameters, State, mean_log_likelihood
+from geodesics.land_climb import Climb, Climber, Parameters, State, is_kept, mean_log_likelihood, seen
 from geodesics.land_draws import Draws, draw_candidates
-from geodesics.land_logarithms import GeodesicLogarithms, Logarithms, TreeLogarithms
-from geodesics.land_nodes import Nodes, normalize
+from geodesics.land_logarithms import GeodesicLogarithms, TreeLogarithms
+from geodesics.land_nodes import normalize
 from geodesics.means import central_points
 from geodesics.metrics import Metric
 from geodesics.moving_ends import check_points
 from geodesics.options import require_at_least_one, require_positive
 from geodesics.solve import Solver
 
-# Rounds of candidates on the graph, each drawn for what the last has found.
-_TREE_ROUNDS = 8
+# Rounds of candidates on the graph, each drawn for what the last has found; in the first the labels may hold.
+_TREE_ROUNDS, _HELD_ROUNDS = 8, 3
 _TREE_MOVES = 100
 # The first moves of means along the axes of their covariances, in standard deviations: after trees little is to do.
 _FAR, _NEAR = 0.5, 0.125
-# Nodes are drawn anew once a component has lost more of their effective number, or a variance has changed by a factor.
-_KEPT, _RESCALED = 0.8, 2.0
 # A pair whose responsibility is lower by the trees costs no geodesic: they are right to some percent of a length.
 _NEGLIGIBLE = 1e-6
 
@@ -45,6 +43,9 @@ class LandOptions:
         max_rounds: drawings of nodes at most, beside the last, which only measures.
         tol: the fit ends when no move of a mean gains more, in mean log-likelihood per point (nats).
         regularization: added to the covariances' diagonal, relative to the data's mean variance per coordinate.
+        flatness: weight of the normal distribution of the tangent space in the covariances, see `fit_covariances`: it
+            keeps a covariance below ``1 + 1 / flatness`` times the second moments of its data, where the likelihood
+            alone would let it grow without end; in flat space it changes nothing.
 
     Raises:
         ValueError: on options outside their range.
@@ -56,14 +57,15 @@ class LandOptions:
     max_rounds: int = 4
     tol: float = 1e-4
     regularization: float = 1e-6
+    flatness: float = 0.05
 
     def __post_init__(self) -> None:
         require_at_least_one(self, "num_nodes", "num_candidates", "max_iter", "max_rounds")
         require_positive(self, "tol")
-        if self.num_nodes < 2 or self.regularization < 0:
+        if self.num_nodes < 2 or self.regularization < 0 or self.flatness < 0:
             raise ValueError(
-                f"num_nodes must be at least 2, regularization not negative; got {self.num_nodes} and "
-                f"{self.regularization}"
+                f"num_nodes must be at least 2, regularization and flatness not negative; got {self.num_nodes}, "
+                f"{self.regularization} and {self.flatness}"
             )
 
 
@@ -110,8 +112,9 @@ def fit_land(
     log-likelihood, maximised over the covariance, grows. The nodes of the normalizing integrals are fixed for a round,
     so that all this compares like with like, and drawn anew where the components have got to.
 
-    With `GraphPaths` as ``initial`` the fit is first made by shortest-path trees, whose logarithms cost next to
-    nothing, and the geodesics, which start from paths on the same trees, only finish it.
+    It begins with the labels as responsibilities and the second moments of the logarithms as covariances. With
+    `GraphPaths` as ``initial`` the means begin at medoids by graph distances, and the fit is first made by trees of
+    shortest paths, whose logarithms cost next to nothing; geodesics, which start from those paths, only finish it.
 
     A point whose geodesic to a mean fails has no responsibility there; a point without any geodesic is left out.
 
@@ -150,12 +153,14 @@ def fit_land(
     with torch.no_grad():
         log_volume = log_measure(metric, z)
         floor = options.regularization * z[finite].var(0, correction=0).mean() * torch.eye(z.shape[1]).to(z)
-        climber = Climber(metric, log_volume, floor, options.tol)
-        parameters, wanted = _start(z, member.to(z), floor), torch.ones_like(member)
+        climber = Climber(metric, log_volume, floor, options.tol, options.flatness)
+        r = member.to(z)
+        parameters, wanted = _start(z, r, floor, initial), torch.ones_like(member)
         if trees is not None:
-            parameters, wanted = _by_trees(climber, parameters, trees, draws, z)
+            parameters, r = _by_trees(climber, parameters, r, trees, draws, z)
+            wanted = r > _NEGLIGIBLE
         source = GeodesicLogarithms(metric, z, wanted, solver, trees or initial, chunk_size)
-        climb = _by_geodesics(climber, parameters, source, draws, options)
+        climb = _by_geodesics(climber, parameters, r, source, draws, options)
         land = _answer(climb.state, metric, solver, initial, chunk_size)
     joint = climb.state.joint()
     value, r = mean_log_likelihood(joint, log_volume), torch.softmax(joint, dim=0).T
@@ -181,9 +186,12 @@ def _answer(
     )
 
 
-def _start(z: Tensor, member: Float[Tensor, "k n"], floor: Tensor) -> Parameters:
-    """Around a central point of every label, with the covariance of the Euclidean differences."""
+def _start(z: Tensor, member: Float[Tensor, "k n"], floor: Tensor, initial: InitialCurves | None) -> Parameters:
+    """Around a central point of every label, on the graph where there is one, as wide as the Euclidean differences."""
     means = central_points(z, member)
+    if isinstance(initial, GraphPaths):
+        own = [z[row > 0] for row in member]
+        means = torch.stack([x[initial.distances(x).square().sum(1).argmin()] for x in own])
     share = member / member.sum(1, keepdim=True)
     v = z.nan_to_num(0.0, 0.0, 0.0) - means[:, None]
     covariances = torch.einsum("kn,kni,knj->kij", share, v, v) + floor
@@ -195,58 +203,69 @@ def _start(z: Tensor, member: Float[Tensor, "k n"], floor: Tensor) -> Parameters
 
 
 def _by_trees(
-    climber: Climber, parameters: Parameters, trees: GraphTrees, draws: Draws, z: Tensor
-) -> tuple[Parameters, Tensor]:
-    """The fit by approximate logarithms, and which pairs of component and point matter, ``(K, n)``."""
-    joint = z.new_zeros(0)
-    for _ in range(_TREE_ROUNDS):
-        L = torch.linalg.cholesky_ex(parameters.covariances).L
-        forest = trees.grow(parameters.means)
+    climber: Climber,
+    parameters: Parameters,
+    r: Float[Tensor, "k n"],
+    trees: GraphTrees,
+    draws: Draws,
+    z: Float[Tensor, "n d"],
+) -> tuple[Parameters, Float[Tensor, "k n"]]:
+    """The fit by approximate logarithms, which cost next to nothing, and its responsibilities.
+
+    The labels hold until the candidates lie where the components have their mass. A component that is a little too wide
+    for the metric holds walls, whose volume is larger by decades, and would lose its points to the others for good.
+    """
+    parameters = climber.spread(parameters, TreeLogarithms(trees, z, trees.graph.join(z)), r)
+    held = True
+    for turn in range(_TREE_ROUNDS):
+        forest, L = trees.grow(parameters.means), torch.linalg.cholesky_ex(parameters.covariances).L
         joined, nodes = draw_candidates(trees, forest, L, draws.num_candidates, draws.generator)
         source = TreeLogarithms(trees, z, joined)
-        state = _seen(parameters, nodes, source)
+        state = seen(parameters, nodes, source)
         before = normalize(nodes, state.node_logarithms, L).effective_nodes
-        state = climber.climb(state, source, _TREE_MOVES, _FAR).state
-        parameters, joint = state.parameters, state.joint()
-        if _is_kept(before, state):
+        if held:
+            state = climber.fitted(state, r)
+            held = turn < _HELD_ROUNDS and not is_kept(before, state)
+            parameters = state.parameters
+            continue
+        climb = climber.climb(state, source, _TREE_MOVES, _FAR, r)
+        parameters, r = climb.state.parameters, climb.responsibilities
+        if is_kept(before, climb.state):
             break
-    return parameters, torch.softmax(joint, 0) > _NEGLIGIBLE
+    return parameters, r
 
 
 def _by_geodesics(
-    climber: Climber, parameters: Parameters, source: GeodesicLogarithms, draws: Draws, options: LandOptions
+    climber: Climber,
+    parameters: Parameters,
+    r: Float[Tensor, "k n"],
+    source: GeodesicLogarithms,
+    draws: Draws,
+    options: LandOptions,
 ) -> Climb:
-    """Rounds of climbing on nodes drawn for what the last has found, and fresh nodes for what is found at last."""
-    iterations, data = 0, None
-    for rounds in range(1, options.max_rounds + 1):
+    """The fit along geodesics, and fresh nodes for what is found at last.
+
+    Means move, each time for a geodesic per point, only once the nodes carry the covariances at rest.
+    """
+    if draws.trees is None:
+        parameters = climber.spread(parameters, source, r)
+    largest = _FAR if draws.trees is None else _NEAR
+    iterations, converged, data = 0, False, None
+    for turn in range(1, options.max_rounds + 1):
         L = torch.linalg.cholesky_ex(parameters.covariances).L
-        state = _seen(parameters, draws.nodes(parameters.means, L, options.num_nodes), source, data)
+        state = seen(parameters, draws.nodes(parameters.means, L, options.num_nodes), source, data)
         before = normalize(state.nodes, state.node_logarithms, L).effective_nodes
-        climb = climber.climb(state, source, options.max_iter, _FAR if draws.trees is None else _NEAR)
-        parameters, data = climb.state.parameters, climb.state.data_logarithms
-        iterations += climb.iterations
-        L = torch.linalg.cholesky_ex(parameters.covariances).L
-        kept = _is_kept(before, climb.state)
-        if kept or rounds == options.max_rounds:
+        state, r = climber.settle(state, r)
+        if turn == options.max_rounds or is_kept(before, state):
+            climb = climber.climb(state, source, options.max_iter, largest, r)
+            state, r, iterations = climb.state, climb.responsibilities, iterations + climb.iterations
+            converged = climb.converged and is_kept(before, state)
+        parameters, data = state.parameters, state.data_logarithms
+        if converged:
             break
-    state = _seen(parameters, draws.nodes(parameters.means, L, options.num_nodes), source, data)
-    return Climb(state, iterations, climb.converged and kept)
-
-
-def _is_kept(before: Float[Tensor, " k"], state: State) -> bool:
-    """Whether the components are where their nodes were drawn for, and as large."""
-    L, reference = torch.linalg.cholesky_ex(state.parameters.covariances).L, state.nodes.reference
-    after = normalize(state.nodes, state.node_logarithms, L).effective_nodes
-    scales = torch.linalg.svdvals(torch.linalg.solve_triangular(reference, L, upper=False)).square()
-    same = ((scales < _RESCALED) & (scales > 1 / _RESCALED)).all(1)
-    return bool(((after >= _KEPT * before) & same).all())
-
-
-def _seen(parameters: Parameters, nodes: Nodes, source: Logarithms, data: Tensor | None = None) -> State:
-    """The state of a mixture, with the data's logarithms where they are known already."""
-    rows = torch.arange(len(parameters.means), device=parameters.means.device)
-    data = source.data(parameters.means, rows) if data is None else data
-    return State(parameters, nodes, data, source.nodes(parameters.means, rows, nodes))
+    L = torch.linalg.cholesky_ex(parameters.covariances).L
+    state = seen(parameters, draws.nodes(parameters.means, L, options.num_nodes), source, data)
+    return Climb(state, r, iterations, converged)
 
 
 def _euclidean_labels(

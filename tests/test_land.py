@@ -255,6 +255,6 @@ def test_bad_input_is_named(normal):
         fit_land(FLAT, z, 2, labels=torch.zeros(5, dtype=torch.long))
     with pytest.raises(ValueError, match=r"labels must be \(n,\) = \(5,\); got \(4,\)"):
         fit_land(FLAT, z, 1, labels=torch.zeros(4, dtype=torch.long))
-    for options in ({"num_nodes": 1}, {"max_iter": 0}, {"tol": 0.0}, {"regularization": -1.0}):
+    for options in ({"num_nodes": 1}, {"max_iter": 0}, {"tol": 0.0}, {"regularization": -1.0}, {"flatness": -1.0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             LandOptions(**options)

@@ -7,9 +7,10 @@ import torch
 
 from geodesics import EnergySolver, FunctionMetric, GraphPaths, Land, LandOptions, PullbackMetric, fit_land
 from geodesics.graph_trees import GraphTrees
+from geodesics.land_climb import Climber, Parameters, State
 from geodesics.land_covariances import fit_covariances
 from geodesics.land_draws import draw_candidates, systematic
-from geodesics.land_nodes import normalize
+from geodesics.land_nodes import Nodes, normalize
 
 SOLVER = EnergySolver(num_segments=2, length_tol=1e-2)
 DEVIATION = 0.3
@@ -151,6 +152,48 @@ def test_the_covariance_has_the_moments_of_the_data(normal):
     alone = fit_covariances(second[:1], v[:1], log_weights[:1], eye[:1], eye[:1])
     for other in (fit_covariances(second, broken, log_weights, eye, eye)[0], alone[0]):
         torch.testing.assert_close(other, found[0], rtol=1e-9, atol=1e-9)
+
+
+def test_a_covariance_in_bounded_space_grows_no_further_than_flatness_lets_it(normal):
+    """Data at the rim of a square, where no normal density has their moments: not even the widest, E v v^T = 1/3."""
+    v = (2 * torch.rand(1, 2000, 2, generator=seeded(), dtype=torch.float64) - 1) * torch.tensor([1.0, 3.0]).double()
+    second = torch.diag(torch.tensor([0.5, 0.4], dtype=torch.float64))[None]
+    log_weights, a = torch.zeros(1, 2000, dtype=torch.float64), 0.05
+    found = {}
+    for flatness in (0.0, a):
+        sigma = [second]
+        for _ in range(12):  # as rounds of nodes do: each trusts its points to a factor of 3
+            sigma.append(fit_covariances(second, v, log_weights, torch.linalg.cholesky(sigma[-1]), sigma[-1], flatness))
+        found[flatness] = sigma
+    assert float(found[0.0][-1][0, 0, 0] / found[0.0][-2][0, 0, 0]) > 2.9  # without end
+    assert float(found[0.0][-1][0, 0, 0]) > 1e4
+    at_rest = found[a][-1]
+    torch.testing.assert_close(at_rest, found[a][-2], rtol=1e-6, atol=0)
+    share = torch.softmax(-torch.einsum("ksi,kij,ksj->ks", v, at_rest.inverse(), v) / 2, dim=1)
+    moments = torch.einsum("ks,ksi,ksj->kij", share, v, v)
+    torch.testing.assert_close(moments + a * at_rest, (1 + a) * second, rtol=0, atol=1e-7)
+    assert (torch.linalg.eigvalsh((1 + 1 / a) * second - at_rest) > 0).all()
+
+
+def test_labels_hold_a_component_that_begins_with_a_wall(normal):
+    """Its first covariance reaches a wall: by its normalizer it loses its points to the other before it shrinks."""
+    near, far = normal(2, 400, 2), torch.tensor([[[8.0, 0.0]], [[40.0, 0.0]]], dtype=torch.float64).expand(2, 20, 2)
+    v = torch.cat([near, far], dim=1)
+    wall = torch.tensor([80.0, -torch.inf], dtype=torch.float64)[:, None].expand(2, 20)
+    log_weights = torch.cat([near.square().sum(-1) / 2 - math.log(400), wall], dim=1)
+    eye = torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
+    nodes = Nodes(v, log_weights, v.new_zeros(2, 420, 0), eye, v.new_zeros(2))
+    own = 0.4 * normal(2, 20, 2)
+    shift = torch.tensor([2.0, 0.0], dtype=torch.float64)
+    data = torch.stack([torch.cat([own[0], own[1] + shift]), torch.cat([own[0] - shift, own[1]])])
+    parameters = Parameters(torch.full((2,), 0.5).double(), torch.zeros(2, 2).double(), eye)
+    state = State(parameters, nodes, data, v)
+    labels = torch.eye(2, dtype=torch.float64).repeat_interleave(20, 1)
+    climber = Climber(SPHERE, torch.zeros(40, dtype=torch.float64), 1e-6 * eye[0], 1e-4, 0.0)
+    held, _ = climber.settle(state, labels)
+    assert (held.parameters.weights - 0.5).abs().max() < 0.05
+    alone, _ = climber.settle(state, None)
+    assert float(alone.parameters.weights[0]) < 1e-3
 
 
 def test_systematic_draws_are_as_many_as_their_due(normal):

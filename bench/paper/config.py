@@ -49,6 +49,7 @@ class PaperConfig:
         land_nodes: of the normalizing integral of each component of LAND.
         land_iterations: moves of its means that are tried along geodesics, for each drawing of nodes, at most.
         land_rounds: drawings of nodes at most.
+        land_tol: the least gain, in nats per image, for which a mean moves.
         land_samples: drawn from each density.
         land_steps: of the Markov chain that each sample of LAND ends.
         adam_epochs: of the fit of the RBF network's weights as others published it.
@@ -89,9 +90,10 @@ class PaperConfig:
     means_images: int = 200
     means_iterations: int = 10
     land_images: int = 150
-    land_nodes: int = 64
+    land_nodes: int = 128
     land_iterations: int = 40
-    land_rounds: int = 2
+    land_rounds: int = 6
+    land_tol: float = 1e-3
     land_samples: int = 24
     land_steps: int = 4
     adam_epochs: int = 600

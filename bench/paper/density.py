@@ -46,7 +46,8 @@ def run(lab: Lab) -> Outcome:
     medoids = k_medoids(graph.distances(z), count, generator=lab.rng(82)).labels
     # From the clusters by Riemannian distances: where classes touch, Euclidean ones lie across walls.
     key = f"land {config.land_nodes} {config.land_iterations} {config.land_rounds} {config.land_samples} "
-    key += f"{config.land_steps} {config.graph_nodes} {digest(z, held_out, medoids, log_measure(lab.metric(model), z))}"
+    key += f"{config.land_steps} {config.land_tol} {config.graph_nodes} "
+    key += digest(z, held_out, medoids, log_measure(lab.metric(model), z))
     found = lab.kept(key, lambda: fit(lab, model, z, held_out, medoids))
     land = Judged(*(found[name] for name in Judged._fields))
     draw_samples(lab, model, {"LAND": land.drawn, "Gaussian mixture": flat.drawn})
@@ -76,7 +77,12 @@ def run(lab: Lab) -> Outcome:
 def fit(lab: Lab, model: Model, z: Tensor, held_out: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """LAND from one start: its parameters, how the fit ended, and what `Judged` wants."""
     config, metric = lab.config, lab.metric(model)
-    options = LandOptions(num_nodes=config.land_nodes, max_iter=config.land_iterations, max_rounds=config.land_rounds)
+    options = LandOptions(
+        num_nodes=config.land_nodes,
+        max_iter=config.land_iterations,
+        max_rounds=config.land_rounds,
+        tol=config.land_tol,
+    )
     graph = lab.graph(metric, model.latents)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # geodesics that fail are counted
