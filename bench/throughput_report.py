@@ -21,7 +21,8 @@ best, less one. *Found / s*: the rate of the geodesics found; what was lost coun
 after one that warms up (compilation is left out; * where there was no time for a second run). Contestants that know no
 batch are timed on pairs one by one, as many of 8 as the time limit lets them; their rate stands for every batch. The
 graph of starts on the digits is built once per metric, outside; its queries are inside. Ours are `energy`, with its
-defaults, and `energy-4`, which starts with 4 elements instead of 8 and so stops at accuracies like the peers'.
+defaults, `energy-4`, which starts with 4 elements instead of 8 and so stops at accuracies like the peers', and
+`energy-quick`, the quick settings of "Choosing a solver".
 Against the best peer: both sides may cut the pairs into the batches of this table that suit them best.
 """
 
