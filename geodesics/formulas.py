@@ -78,16 +78,6 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
     return a * b.sigmoid()
 
 
-def unfused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function with attention inside, computed by torch from elementary operations instead of one kernel."""
-
-    def called(*args: Any, **kwargs: Any) -> Any:
-        with sdpa_kernel(SDPBackend.MATH):
-            return function(*args, **kwargs)
-
-    return called
-
-
 def _standardised(x: Tensor, axes: Sequence[int], eps: float) -> Tensor:
     variance, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
     return (x - mean) * (variance + eps).rsqrt()
@@ -107,5 +97,6 @@ def _formulas() -> Mapping[Callable[..., Any], Callable[..., Any]]:
         torch.layer_norm: torch.compiler.disable(layer_norm),
         functional.instance_norm: torch.compiler.disable(instance_norm),
         functional.glu: torch.compiler.disable(glu),
-        **{function: torch.compiler.disable(unfused(function)) for function in attentions},
+        # Torch's own, from elementary operations instead of one kernel.
+        **{function: torch.compiler.disable(sdpa_kernel(SDPBackend.MATH)(function)) for function in attentions},
     }
