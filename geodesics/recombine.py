@@ -142,7 +142,7 @@ def _nearest(
     for rows in torch.arange(len(one), device=one.device).split(rows_in_memory(one, one.shape[1] ** 2)):
         apart = torch.cdist(one[rows], other[rows])
         distance, partner = apart.min(2)
-        # One vertex for each, ties or not; argmin along that axis is several times slower.
+        # One vertex for each, ties or not; argmin along that axis takes twice as long.
         mutual = apart.min(1).indices.gather(1, partner) == torch.arange(one.shape[1], device=one.device)
         before, here, after = distance[:, :-2], distance[:, 1:-1], distance[:, 2:]
         lowest = ((here < before) & (here <= after)) | ((here <= before) & (here < after))
