@@ -60,6 +60,6 @@ class TimedPathEnergy:
         self.look()
         return self.energy.value(points, profile)
 
-    def linearize(self, points: Tensor, profile: Tensor) -> Any:
+    def linearize(self, points: Tensor, profile: Tensor | None) -> Any:
         self.look()
         return self.energy.linearize(points, profile)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from geodesics.curves import Curve
 from geodesics.elements import elevate, make_elements
-from geodesics.mesh import speed_profile
 from geodesics.metrics import Metric
 from geodesics.newton import newton_decrement
 from geodesics.quadrature import KRONROD_POINTS, element_lengths
@@ -52,7 +51,6 @@ class Certificate(NamedTuple):
         element_length: length of every element, ``(R, N)``.
         knots: times of the element ends at constant speed, ``(R, N + 1)``.
         jacobians: points at which the generator was differentiated, per curve.
-        values: points at which only its value was computed, per curve.
     """
 
     length: Float[Tensor, " r"]
@@ -60,7 +58,6 @@ class Certificate(NamedTuple):
     element_length: Float[Tensor, "r s"]
     knots: Float[Tensor, "r k"]
     jacobians: int
-    values: int
 
 
 def certify(
@@ -69,8 +66,8 @@ def certify(
     """Measure curves without the help of the solver that made them.
 
     The error estimate adds up the quadrature's own error, the distance to the solver's discrete length, and the
-    length that one Newton step with elements of one degree more would save. Cost: 15 norms per element, one
-    linearization of the richer elements and one of their values.
+    length that one Newton step with elements of one degree more would save. Cost: 15 norms per element and one
+    linearization of the richer elements.
 
     Args:
         metric: the Riemannian metric.
@@ -87,9 +84,7 @@ def certify(
     saving = torch.full_like(length, torch.inf)
     rows = (length.isfinite() & discrete.isfinite()).nonzero()[:, 0]
     if rows.numel():
-        elevated = elevate(points[rows], degree)
-        _, speed = energy.value(elevated, None)
-        decrement, _ = newton_decrement(energy, elevated, speed_profile(speed, richer.weights))
+        decrement, _ = newton_decrement(energy, elevate(points[rows], degree), None)
         # Far from the minimum the quadratic model is short by about its own relative size, as in the bound
         # -x - log(1 - x) = x^2 / 2 + x^3 / 3 + ... of self-concordant functions.
         saving[rows] = decrement.square() / 2 * (1 + decrement)
@@ -102,7 +97,6 @@ def certify(
         measured.length,
         knots,
         KRONROD_POINTS * count + energy.samples(count),
-        energy.samples(count),
     )
 
 
@@ -153,7 +147,7 @@ def certified_result(
         ended.minimum[chosen],
         total(ended.iterations),
         total(ended.jacobians + checked.jacobians),
-        total(ended.values + checked.values),
+        total(ended.values),
         start,
     )
 

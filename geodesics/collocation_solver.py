@@ -14,7 +14,6 @@ from geodesics.certify import Ended, certified_result
 from geodesics.curves import Curve
 from geodesics.descent import equal_arc_nodes
 from geodesics.elements import make_elements
-from geodesics.mesh import speed_profile
 from geodesics.metrics import Metric
 from geodesics.newton import newton_decrement
 from geodesics.options import require_positive
@@ -73,12 +72,11 @@ class CollocationSolver:
         elements = make_elements(QUINTIC, QUINTIC + 1, points)
         energy = metric.path_energy(elements)
         _, speed = energy.value(points, None)
-        profile = speed_profile(speed, elements.weights)
         gradient = torch.full_like(points[:, 0, 0], torch.inf)
         minimum = gradient < 0
         rows = speed.isfinite().all(2).all(1).nonzero()[:, 0]
         if rows.numel():
-            gradient[rows], minimum[rows] = newton_decrement(energy, points[rows], profile[rows])
+            gradient[rows], minimum[rows] = newton_decrement(energy, points[rows], None)
 
         def column(values: list) -> Tensor:
             return torch.tensor(values, device=points.device)

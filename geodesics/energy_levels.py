@@ -8,7 +8,7 @@ from torch import Tensor
 
 from geodesics.curves import Curve
 from geodesics.elements import Elements, make_elements
-from geodesics.mesh import allot_pieces, cell_arcs, distortion, equal_mixed_nodes, mixed_arc, speed_profile
+from geodesics.mesh import allot_pieces, cell_arcs, distortion, equal_mixed_nodes, interpolate, mixed_arc
 from geodesics.metrics import Metric
 from geodesics.newton import NewtonState, minimize
 from geodesics.path_energy import PathEnergy
@@ -85,26 +85,28 @@ def place_starts(
         rows = (~_is_repeated(starts, index)).nonzero()[:, 0]
         if rows.numel() == 0:
             continue
-        points, speed = _mesh_start(path_energy, elements, curve[rows], levels[0])
+        placed = _place(path_energy, elements, curve[rows], _by_latent_arc(curve[rows]), levels[0])
+        placed = _place(path_energy, elements, curve[rows], placed.cells, levels[0])
+        placing[rows] += 2 * path_energy.samples(levels[0])
         for count in doublings:
-            placing[rows] += 2 * path_energy.samples(count)
-            seen = torch.ones_like(rows, dtype=torch.bool)
-            finer = points, speed
+            seen, finer = torch.ones_like(rows, dtype=torch.bool), placed
             if count != doublings[-1]:
-                finer = _mesh_start(path_energy, elements, curve[rows], 2 * count)
-                coarse, fine = ((s @ elements.weights).sum(1) for s in (speed, finer[1]))
-                seen = ~((coarse - fine).abs() > _SEEN * fine)
+                finer = _place(path_energy, elements, curve[rows], placed.cells, 2 * count)
+                placing[rows] += path_energy.samples(2 * count)
+                seen = ~((placed.length - finer.length).abs() > _SEEN * finer.length)
             kept, rest = seen.nonzero()[:, 0], (~seen).nonzero()[:, 0]
             zero = torch.zeros_like(rows[kept])
             if kept.numel():
-                unknown = torch.full_like(points[kept, 0, 0], torch.inf)
+                unknown = torch.full_like(placed.length[kept], torch.inf)
                 work = (zero.clone() for _ in range(3))
-                waiting[count].append(Trials(rows[kept], zero + index, points[kept], unknown, *work))
-                entries[count].append((speed[kept] @ elements.weights).sum(1))
+                waiting[count].append(Trials(rows[kept], zero + index, placed.points[kept], unknown, *work))
+                entries[count].append(placed.length[kept])
                 shortest = shortest.scatter_reduce(0, rows[kept], entries[count][-1].nan_to_num(torch.inf), "amin")
             if rest.numel() == 0:
                 break
-            rows, points, speed = rows[rest], finer[0][rest], finer[1][rest]
+            rows = rows[rest]
+            placed = _place(path_energy, elements, curve[rows], take(finer.cells, rest), 2 * count)
+            placing[rows] += path_energy.samples(2 * count)
     for count in levels:
         for i, (trials, entry) in enumerate(zip(waiting[count], entries[count], strict=True)):
             promising = ~(entry > _FAR * shortest[trials.problem])
@@ -123,14 +125,35 @@ def _is_repeated(starts: list[Curve], index: int) -> Tensor:
     return repeated
 
 
-def _mesh_start(path_energy: PathEnergy, elements: Elements, curve: Curve, count: int) -> tuple[Tensor, Tensor]:
-    """Elements of equal mixed arc length on an initial curve, and its speeds there."""
+class _Cells(NamedTuple):
+    """Cumulative mixed arc length of an initial curve, from 0 to 1, at some of its times."""
+
+    arc: Float[Tensor, "r k"]
+    times: Float[Tensor, "r k"]
+
+
+class _Placed(NamedTuple):
+    """Elements on an initial curve, their discrete length, and the mixed arc length that their speeds tell."""
+
+    points: Float[Tensor, "r n d"]
+    length: Float[Tensor, " r"]
+    cells: _Cells
+
+
+def _by_latent_arc(curve: Curve) -> _Cells:
+    """What there is before the first speed is known."""
     latent = (curve.points[:, 1:] - curve.points[:, :-1]).norm(dim=-1).unflatten(1, (-1, curve.degree)).sum(-1)
-    arc = mixed_arc(latent, latent)
-    points = equal_mixed_nodes(curve, arc, curve.knots, elements.degree, count)
+    return _Cells(mixed_arc(latent, latent), curve.knots)
+
+
+def _place(path_energy: PathEnergy, elements: Elements, curve: Curve, cells: _Cells, count: int) -> _Placed:
+    """Elements of equal mixed arc length."""
+    points = equal_mixed_nodes(curve, *cells, elements.degree, count)
     _, speed = path_energy.value(points, None)
-    points = _move_nodes(elements, points, speed, count)
-    return points, path_energy.value(points, None)[1]
+    even = torch.linspace(0, 1, count + 1, dtype=points.dtype, device=points.device).expand(len(points), -1)
+    ends = interpolate(even, *cells)
+    arc, local = cell_arcs(points, speed, elements)
+    return _Placed(points, (speed @ elements.weights).sum(1), _Cells(arc, interpolate(local, even, ends)))
 
 
 def _move_nodes(elements: Elements, points: Tensor, speed: Tensor, count: int) -> Tensor:
@@ -166,13 +189,10 @@ def minimise_level(discretization: Discretization, trials: Trials, limits: Limit
     points, count = trials.points, count_segments(trials.points, elements)
     polished = torch.zeros_like(rows, dtype=torch.bool)
     settle = torch.full_like(trials.length, (limits.length_tol / 200) ** 0.5)
-    _, speed = path_energy.value(points, None)
-    trials.values.add_(path_energy.samples(count))
     result: Bursts | None = None
     for _ in range(min(limits.max_bursts, max(1, limits.max_bursts * _FULL // count))):
-        profile = speed_profile(speed, elements.weights)
         state = minimize(
-            path_energy, points, profile, elements.weights, limits.tol, limits.max_iter, _max_step(points), settle
+            path_energy, points, None, elements.weights, limits.tol, limits.max_iter, _max_step(points), settle
         )
         _, dense = finer_energy.value(state.points, None)
         trials.iterations[rows] += state.iterations
@@ -202,8 +222,6 @@ def minimise_level(discretization: Discretization, trials: Trials, limits: Limit
         moved = _move_nodes(elements, state.points[kept], state.model.speed[kept], count)
         points = torch.where(distorted[kept, None, None], moved, state.points[kept])
         rows = rows[kept]
-        _, speed = path_energy.value(points, None)
-        trials.values[rows] += path_energy.samples(count)
     assert result is not None
     return result
 

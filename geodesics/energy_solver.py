@@ -158,9 +158,7 @@ def _measure(metric: Metric, elements: Elements, burst: Bursts, limits: Limits) 
     trials, state, _ = burst
     num_samples = max(elements.num_samples, elements.degree + 1)
     checked = certify(metric, trials.points, elements.degree, num_samples, (2 * state.model.energy).sqrt())
-    spent = trials._replace(
-        jacobians=trials.jacobians + checked.jacobians, values=trials.values + checked.values
-    )
+    spent = trials._replace(jacobians=trials.jacobians + checked.jacobians)
     return Minimised(
         spent,
         state.model.speed,

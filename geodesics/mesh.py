@@ -14,9 +14,6 @@ from geodesics.curves import Curve
 from geodesics.elements import Elements, gather, lobatto_nodes
 
 _LATENT_SHARE = 0.5
-_PROFILE_FLOOR = 1e-3
-# Largest over smallest speed in an element above which its profile follows the speed.
-_VARYING = 2.0
 # Mismatch of an element, relative to the mean length of one, above which it gets more than its share of the cuts.
 _RESOLVED = 1e-5
 # Pieces into which one element may be cut at a time.
@@ -77,21 +74,6 @@ def cell_arcs(
     starts = torch.arange(count, dtype=arc.dtype, device=arc.device)
     times = torch.cat([(starts[:, None] + ends).flatten() / count, starts.new_ones(1)])
     return arc, times.expand(len(points), -1)
-
-
-def speed_profile(speed: Float[Tensor, "b s g"], weights: Float[Tensor, " g"]) -> Float[Tensor, "b s g"]:
-    """Reference profile: the current speed, no less than a small floor, with unit integral.
-
-    Where the speed hardly varies inside an element the profile is constant there: copying the speed would copy the
-    kinks of the mesh, and cost smooth problems their order. Where it varies much the profile follows, which is what
-    lets few elements resolve the passes of a learned metric.
-    """
-    shares = speed @ weights
-    varying = speed.amax(-1) > _VARYING * speed.amin(-1)
-    followed = torch.where(varying[..., None], speed, shares[..., None])
-    mean = shares.mean(1)[:, None, None]
-    lifted = torch.where(mean > 0, followed.maximum(_PROFILE_FLOOR * mean), torch.ones_like(speed))
-    return lifted / (lifted @ weights).sum(1)[:, None, None]
 
 
 def distortion(arc: Float[Tensor, "b k"], num_segments: int) -> Float[Tensor, " b"]:

@@ -14,8 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geodesics.block_cholesky import solve_chain
-from geodesics.mesh import speed_profile
-from geodesics.path_energy import Linearization, PathEnergy
+from geodesics.path_energy import Linearization, PathEnergy, speed_profile
 from geodesics.rows import take, write
 
 _FIRST_THETA = 0.005
@@ -39,7 +38,6 @@ class NewtonState(NamedTuple):
 
     Attributes:
         points: nodes.
-        profile: reference speed profile.
         model: linearization at the points.
         theta: weight of the shift.
         damping: extra multiple of ``hessian + shift``, raised while steps fail.
@@ -56,7 +54,6 @@ class NewtonState(NamedTuple):
     """
 
     points: Float[Tensor, "b n d"]
-    profile: Float[Tensor, "b s g"]
     model: Linearization
     theta: Float[Tensor, " b"]
     damping: Float[Tensor, " b"]
@@ -84,7 +81,7 @@ class _Step(NamedTuple):
 def minimize(
     energy: PathEnergy,
     points: Float[Tensor, "b n d"],
-    profile: Float[Tensor, "b s g"],
+    profile: Float[Tensor, "b s g"] | None,
     weights: Float[Tensor, " g"],
     tol: float,
     max_iter: int,
@@ -96,7 +93,7 @@ def minimize(
     Args:
         energy: the discrete energy.
         points: start ``(B, N p + 1, d)``; the two ends stay.
-        profile: reference speed profile ``(B, N, g)``.
+        profile: reference speed profile ``(B, N, g)`` at the start; None for that of the start's own speed.
         weights: of the quadrature in an element.
         tol: a problem stops when its scale-free gradient falls under this.
         max_iter: steps per problem.
@@ -120,15 +117,14 @@ def minimize(
     return state
 
 
-def _start(energy: PathEnergy, points: Tensor, profile: Tensor) -> NewtonState:
+def _start(energy: PathEnergy, points: Tensor, profile: Tensor | None) -> NewtonState:
     model = energy.linearize(points, profile)
     zero = model.energy.new_zeros(len(points))
     no = zero > 0
     count = torch.zeros_like(zero, dtype=torch.long)
-    samples = energy.samples(profile.shape[1])
+    samples = energy.samples(model.profile.shape[1])
     return NewtonState(
         points.clone(),
-        profile.clone(),
         model,
         zero,
         zero.clone(),
@@ -168,16 +164,16 @@ def _iterate(
         stalled=going & ~accepted & (state.damping >= _MAX_DAMPING),
         settled=settled,
         iterations=state.iterations + going,
-        values=state.values + tried * energy.samples(state.profile.shape[1]),
+        values=state.values + tried * energy.samples(state.model.profile.shape[1]),
     )
     rows = accepted.nonzero()[:, 0]
     if rows.numel() == 0:
         return state
     state.points[rows] = trial[rows]
     follow = (accepted & (decrement > _FOLLOW)).nonzero()[:, 0]
-    state.profile[follow] = speed_profile(speed[follow], weights)
-    write(state.model, rows, energy.linearize(trial[rows], state.profile[rows]))
-    state.jacobians[rows] += energy.samples(state.profile.shape[1])
+    state.model.profile[follow] = speed_profile(speed[follow], weights)
+    write(state.model, rows, energy.linearize(trial[rows], state.model.profile[rows]))
+    state.jacobians[rows] += energy.samples(state.model.profile.shape[1])
     return state
 
 
@@ -216,7 +212,7 @@ def _line_search(
         if rows.numel() == 0:
             break
         points = state.points[rows] + scale[rows, None, None] * direction[rows]
-        new_energy, new_speed = energy.value(points, state.profile[rows])
+        new_energy, new_speed = energy.value(points, state.model.profile[rows])
         bound = state.model.energy[rows] + _ARMIJO * scale[rows] * slope[rows] + rounding[rows]
         good = new_energy <= bound
         tried[rows] += 1
@@ -238,7 +234,7 @@ def _lengthened(
         return step
     scale = 2 * step.scale[rows]
     points = state.points[rows] + scale[:, None, None] * direction[rows]
-    new_energy, new_speed = energy.value(points, state.profile[rows])
+    new_energy, new_speed = energy.value(points, state.model.profile[rows])
     step.tried[rows] += 1
     good = new_energy < step.energy[rows]
     rows = rows[good]
@@ -254,10 +250,11 @@ def _next_damping(damping: Tensor, scale: Tensor, accepted: Tensor) -> Tensor:
 
 
 def newton_decrement(
-    energy: PathEnergy, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"]
+    energy: PathEnergy, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"] | None
 ) -> tuple[Float[Tensor, " b"], Bool[Tensor, " b"]]:
     """Scale-free gradient ``sqrt(g^T A^{-1} g / 2 E)``, and whether the exact Hessian is positive definite.
 
+    A profile of None stands for that of the curve's own speed.
     A is the exact Hessian, or the first shifted one that is positive definite. Half the square of the decrement is the
     relative length that one Newton step is about to save; infinite where nothing factorises. Cost: the energy's
     ``samples(N)`` values with derivatives.

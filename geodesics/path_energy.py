@@ -14,12 +14,17 @@ from torch import Tensor
 
 # Share of a node's own stiffness that holds it in place along the curve while steps are damped.
 _SLIDING = 1.0
+# Least profile, as a share of the mean speed.
+_PROFILE_FLOOR = 1e-3
+# Largest over smallest speed in an element above which its profile follows the speed.
+_VARYING = 2.0
 
 
 class Linearization(NamedTuple):
     """Second-order model of the discrete energy at some nodes, leading axis B.
 
     Attributes:
+        profile: reference speed profile ``(B, N, g)``.
         energy: weighted energy ``(B,)``.
         speed: Riemannian speed per unit of u at the quadrature points ``(B, N, g)``.
         gradient: derivative in the nodes ``(B, N p + 1, d)``.
@@ -28,6 +33,7 @@ class Linearization(NamedTuple):
             also holds the nodes in place along the curve, see `tangential_stiffness`.
     """
 
+    profile: Tensor
     energy: Tensor
     speed: Tensor
     gradient: Tensor
@@ -47,8 +53,25 @@ class PathEnergy(Protocol):
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b s g"]]:
         """Weighted energy and speeds; a profile of None stands for 1 / N everywhere."""
 
-    def linearize(self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"]) -> Linearization:
-        """Energy, speeds, gradient, exact Hessian and its shift."""
+    def linearize(self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"] | None) -> Linearization:
+        """Energy, speeds, gradient, exact Hessian and its shift; a profile of None stands for that of the curve's own
+        speed, `speed_profile`.
+        """
+
+
+def speed_profile(speed: Float[Tensor, "b s g"], weights: Float[Tensor, " g"]) -> Float[Tensor, "b s g"]:
+    """Reference profile: the current speed, no less than a small floor, with unit integral.
+
+    Where the speed hardly varies inside an element the profile is constant there: copying the speed would copy the
+    kinks of the mesh, and cost smooth problems their order. Where it varies much the profile follows, which is what
+    lets few elements resolve the passes of a learned metric.
+    """
+    shares = speed @ weights
+    varying = speed.amax(-1) > _VARYING * speed.amin(-1)
+    followed = torch.where(varying[..., None], speed, shares[..., None])
+    mean = shares.mean(1)[:, None, None]
+    lifted = torch.where(mean > 0, followed.maximum(_PROFILE_FLOOR * mean), torch.ones_like(speed))
+    return lifted / (lifted @ weights).sum(1)[:, None, None]
 
 
 def tangential_stiffness(

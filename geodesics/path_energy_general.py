@@ -12,7 +12,7 @@ from geodesics.calculus import contracted_hessian
 from geodesics.connection import TensorField, tensor_derivative
 from geodesics.elements import Elements, gather, scatter_add
 from geodesics.memory import rows_in_memory
-from geodesics.path_energy import Linearization, tangential_stiffness
+from geodesics.path_energy import Linearization, speed_profile, tangential_stiffness
 from geodesics.small_matrices import negative_part
 
 
@@ -38,11 +38,13 @@ class GeneralPathEnergy:
         squared = torch.einsum("bngi,bngij,bngj->bng", v, G, v)
         return self._energy(squared, profile), squared.sqrt()
 
-    def linearize(self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"]) -> Linearization:
+    def linearize(self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"] | None) -> Linearization:
         d = points.shape[-1]
         chunk = rows_in_memory(points, 4 * d**3 * self.samples((points.shape[1] - 1) // self.elements.degree))
-        parts = [self._linearize(*part) for part in zip(points.split(chunk), profile.split(chunk), strict=True)]
-        return Linearization(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        parts = points.split(chunk)
+        profiles = [None] * len(parts) if profile is None else profile.split(chunk)
+        models = [self._linearize(*part) for part in zip(parts, profiles, strict=True)]
+        return Linearization(*(torch.cat(field) for field in zip(*models, strict=True)))
 
     def _positions(self, points: Tensor) -> tuple[Tensor, Tensor]:
         nodes = gather(points, self.elements.degree)
@@ -52,7 +54,7 @@ class GeneralPathEnergy:
         weighted = squared * squared.shape[1] if profile is None else squared / profile
         return (weighted @ self.elements.weights).sum(1) / 2
 
-    def _linearize(self, points: Tensor, profile: Tensor) -> Linearization:
+    def _linearize(self, points: Tensor, profile: Tensor | None) -> Linearization:
         """One chunk of rows, from the derivatives of ``e(c, v) = 1/2 v^T G(c) v`` at the quadrature points."""
         c, v = self._positions(points)
         shape = c.shape[:3]
@@ -72,6 +74,8 @@ class GeneralPathEnergy:
         half = torch.linalg.solve_triangular(L, dGv.mT, upper=False)
         shift = negative_part(e_cc - half.mT @ half, G)
         shift = torch.where((info == 0)[:, None, None], shift, torch.full_like(shift, torch.nan))
+        if profile is None:
+            profile = speed_profile(squared.sqrt(), self.elements.weights)
         weight = self.elements.weights / profile
         stiffness = (self.elements.degree**2 * torch.ones_like(weight)).flatten()
         shift = shift + tangential_stiffness(velocity, G, stiffness)
@@ -85,6 +89,7 @@ class GeneralPathEnergy:
         gradient = torch.einsum("gi,bng,bngk->bnik", slopes, weight, Gv.unflatten(0, shape))
         gradient = gradient + torch.einsum("gi,bng,bngk->bnik", basis, weight, e_c.unflatten(0, shape))
         return Linearization(
+            profile,
             self._energy(squared, profile),
             squared.sqrt(),
             scatter_add(gradient),

@@ -16,7 +16,7 @@ from geodesics.calculus import second_order
 from geodesics.elements import Elements, gather, join, lagrange_slopes, scatter_add
 from geodesics.generators import Generator
 from geodesics.memory import rows_in_memory
-from geodesics.path_energy import Linearization, tangential_stiffness
+from geodesics.path_energy import Linearization, speed_profile, tangential_stiffness
 from geodesics.small_matrices import negative_part
 
 
@@ -41,18 +41,21 @@ class PullbackPathEnergy:
         speed = torch.cat([self._speed(part) for part in points.split(chunk)])
         return self._energy(speed, profile), speed
 
-    def linearize(self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"]) -> Linearization:
+    def linearize(self, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"] | None) -> Linearization:
         """With q_g the velocity at quadrature point g, ``E = 1/2 sum_g c_g |q_g|^2``, c_g = weight / profile.
 
         All that is D wide is done on chunks of rows that stay in cache; what is d wide is left to one batch.
         """
-        z, c = self._samples(points), self.elements.weights / profile
+        z = self._samples(points)
         chunk = rows_in_memory(points, (4 * points.shape[-1] + 8) * self._data_size(points))
-        pulled = [self._pull_back(*part) for part in zip(z.split(chunk), c.split(chunk), strict=True)]
-        speed, gradient, W, gram = (torch.cat(field) for field in zip(*pulled, strict=True))
-        M = join(gram.diagonal(dim1=2, dim2=4).movedim(-1, 2))
+        parts = z.split(chunk)
+        profiles = [None] * len(parts) if profile is None else profile.split(chunk)
+        pulled = [self._pull_back(*part) for part in zip(parts, profiles, strict=True)]
+        profile, speed, gradient, W, gram = (torch.cat(field) for field in zip(*pulled, strict=True))
+        M, c = join(gram.diagonal(dim1=2, dim2=4).movedim(-1, 2)), self.elements.weights / profile
         shift = negative_part(W, M) + self._sliding(z, M, c)
         return Linearization(
+            profile,
             self._energy(speed, profile),
             speed,
             scatter_add(self.elements.to_samples.mT @ gradient),
@@ -82,25 +85,27 @@ class PullbackPathEnergy:
         weighted = speed.square() * speed.shape[1] if profile is None else speed.square() / profile
         return (weighted @ self.elements.weights).sum(1) / 2
 
-    def _pull_back(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _pull_back(self, z: Tensor, profile: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What is left of the generator at the samples z ``(B, n, d)`` once its outputs are summed over.
 
         Returns:
-            Speeds ``(B, N, g)``, the derivative of every element's energy in its samples ``(B, N, m + 1, d)``, the
-            Hessian of ``<w, F>`` at the samples ``(B, n, d, d)`` with w the derivative of the energy in F, and the Gram
-            matrices of all Jacobians of an element ``(B, N, m + 1, d, m + 1, d)``.
+            The profile and the speeds, ``(B, N, g)`` both, the derivative of every element's energy in its samples
+            ``(B, N, m + 1, d)``, the Hessian of ``<w, F>`` at the samples ``(B, n, d, d)`` with w the derivative of the
+            energy in F, and the Gram matrices of all Jacobians of an element ``(B, N, m + 1, d, m + 1, d)``.
         """
         elements, shape = self.elements, z.shape
         F, J, contract = second_order(self.generator, z.flatten(0, 1))
         velocity = self._velocity(F.unflatten(0, shape[:2]))
         speed = velocity.norm(dim=-1)
-        pull = velocity.mul_(c[..., None])
+        if profile is None:
+            profile = speed_profile(speed, elements.weights)
+        pull = velocity.mul_((elements.weights / profile)[..., None])
         W = contract(scatter_add(elements.sample_slopes.mT @ pull).flatten(0, 1)).unflatten(0, shape[:2])
         local = gather(J.movedim(0, 1).unflatten(0, shape[:2]), elements.num_samples).flatten(2, 3)
         gram = (local @ local.mT).unflatten(3, (-1, shape[2])).unflatten(2, (-1, shape[2]))
         along = (local @ pull.mT).unflatten(2, (-1, shape[2]))
         gradient = torch.einsum("gs,bnsdg->bnsd", elements.sample_slopes, along)
-        return speed, gradient, W, gram
+        return profile, speed, gradient, W, gram
 
     def _sliding(self, z: Tensor, M: Tensor, c: Tensor) -> Tensor:
         """Stiffness against sliding along the curve at every sample, ``(B, n, d, d)``; see `tangential_stiffness`."""

@@ -13,7 +13,6 @@ from geodesics.mesh import (
     equal_mixed_nodes,
     interpolate,
     mixed_arc,
-    speed_profile,
 )
 
 
@@ -70,16 +69,6 @@ def test_moved_nodes_have_equal_mixed_arc(degree):
     assert float(after.max()) < 1.1
     torch.testing.assert_close(points[..., 0], torch.zeros_like(points[..., 0]))
     assert (points[:, 1:, 1] < points[:, :-1, 1]).all()
-
-
-def test_profile_has_unit_integral_and_follows_the_speed(normal):
-    weights = make_elements(3, 6, normal(1)).weights
-    speed = normal(3, 4, 6).exp()
-    speed[2] = 0
-    profile = speed_profile(speed, weights)
-    torch.testing.assert_close((profile @ weights).sum(1), torch.ones(3, dtype=torch.float64))
-    assert (profile > 0).all()
-    torch.testing.assert_close(speed_profile(1e6 * speed, weights), profile)
 
 
 def test_rows_are_independent(normal):

@@ -45,7 +45,7 @@ def test_the_end_is_stationary_and_a_minimum(name, normal):
     disturbed = state.points.clone()
     disturbed[:, 1:-1] += 1e-3 * normal(*disturbed[:, 1:-1].shape)
     energy = METRICS[name].path_energy(make_elements(3, 6, points))
-    assert (energy.value(disturbed, state.profile)[0] > state.model.energy).all()
+    assert (energy.value(disturbed, state.model.profile)[0] > state.model.energy).all()
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -141,9 +141,9 @@ def test_decrement_predicts_the_gain(normal):
     points = state.points.clone()
     points[:, 1:-1] += 1e-3 * normal(*points[:, 1:-1].shape)
     energy = METRICS["pullback"].path_energy(make_elements(3, 6, points))
-    before, _ = energy.value(points, state.profile)
+    before, _ = energy.value(points, state.model.profile)
     gain = (before - state.model.energy) / before
-    predicted = newton_decrement(energy, points, state.profile)[0].square()
+    predicted = newton_decrement(energy, points, state.model.profile)[0].square()
     # The model's next term is relatively of the size of the disturbance.
     torch.testing.assert_close(predicted, gain, rtol=0.1, atol=0)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from geodesics import FunctionMetric, PullbackMetric, Stack
 from geodesics.elements import make_elements
+from geodesics.path_energy import speed_profile
 
 ELEMENTS = [(1, 1), (1, 3), (2, 4), (3, 4), (3, 6)]
 
@@ -148,6 +149,27 @@ def test_the_two_kinds_agree_as_elements_shrink():
         gaps.append(abs(float(pullback - general)))
     orders = [math.log2(a / b) for a, b in pairwise(gaps)]
     assert orders[-1] == pytest.approx(6, abs=0.1)
+
+
+def test_profile_has_unit_integral_and_follows_the_speed(normal):
+    weights = make_elements(3, 6, normal(1)).weights
+    speed = normal(3, 4, 6).exp()
+    speed[2] = 0
+    profile = speed_profile(speed, weights)
+    torch.testing.assert_close((profile @ weights).sum(1), torch.ones(3, dtype=torch.float64))
+    assert (profile > 0).all()
+    torch.testing.assert_close(speed_profile(1e6 * speed, weights), profile)
+
+
+@pytest.mark.parametrize("metric", [PullbackMetric(sphere), FunctionMetric(sphere_tensor)])
+def test_without_a_profile_the_energy_follows_its_own_speed(metric, normal):
+    points = torch.tensor([1.2, 0.0], dtype=torch.float64) + 0.3 * normal(5, 7, 2)
+    elements = make_elements(3, 4, points)
+    path_energy = metric.path_energy(elements)
+    model = path_energy.linearize(points, None)
+    own = speed_profile(path_energy.value(points, None)[1], elements.weights)
+    torch.testing.assert_close(model, path_energy.linearize(points, own))
+    torch.testing.assert_close(model.profile, own)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,28 @@ def problem(rng, outputs=4, dtype=F64):
     return v.to(dtype), variances.to(dtype), torch.full((outputs,), 1e-4, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_what_underflows_is_zero_with_its_derivatives(dtype):
+    """v = exp(-lambda r^2) from near 1 to far below the smallest number."""
+    features = RadialFeatures(torch.zeros(1, 2, dtype=dtype), torch.full((1,), 10.0, dtype=dtype))
+    r = torch.logspace(-2, 3, 200, dtype=dtype)
+    z = torch.stack([r, torch.zeros_like(r)], dim=1)
+    exponent = -10.0 * r.double().square()
+    known = exponent > math.log(torch.finfo(dtype).tiny) / 2 + 1
+    v = features(z)[:, 0]
+    jet = features.trace(z, second_order=True).jet[..., 0]
+    exact = exponent.exp()
+    eps = torch.finfo(dtype).eps
+    assert ((v.double() - exact).abs() <= 4 * eps * (1 - exponent) * exact + 1.1 * torch.finfo(dtype).tiny ** 0.5).all()
+    assert (v[known] > 0).all()
+    torch.testing.assert_close(jet[0], v, rtol=0, atol=0)
+    far = r > 100
+    assert far.any()
+    assert not jet[:, far].any()
+    slope = torch.func.jvp(features, (z,), (torch.ones_like(z),))[1][:, 0]
+    torch.testing.assert_close(slope, jet[1:].sum(0))
+
+
 def test_fit_ends_in_a_karush_kuhn_tucker_point(rng):
     v, variances, xi = problem(rng)
     start, fit = fit_weights(v, variances, xi, 1e-8, 0), fit_weights(v, variances, xi, 1e-8, 500)
