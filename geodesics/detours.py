@@ -56,8 +56,8 @@ def alternatives(
         source, target: the ends.
         count: paths wanted.
     """
-    if not np.isfinite(from_source.distance[target]):
-        return [np.array([source, target])]  # no way through the graph: the straight line
+    if source == target or not np.isfinite(from_source.distance[target]):
+        return [np.array([source, target])]  # no way, or no way through the graph: the straight line
     shortest = from_source.path(target)
     if count == 1 or from_target is None:
         return [shortest]
