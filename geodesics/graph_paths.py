@@ -14,6 +14,7 @@ from geodesics.detours import Tree, alternatives
 from geodesics.initial import straight
 from geodesics.latent_graph import LatentGraph
 from geodesics.metrics import Metric
+from geodesics.shared_trees import SharedTrees
 
 # Shortest-path trees are computed for this many end points at a time, a bound on memory.
 _SOURCES = 128
@@ -38,6 +39,9 @@ class GraphPaths:
         num_candidates: Euclidean neighbours among which those are chosen.
         num_paths: paths per problem. Where they are several, the straight line comes on top: it costs next to
             nothing where it is hopeless, and a graph too coarse for the metric is no better.
+        num_trees: None grows the trees of shortest paths that a problem needs. A number grows as many beforehand, from
+            nodes amid the latents, and looks for paths in these: for many problems with one path each, where a path
+            that is no shortest one now and then will do. A tenth of the price per problem.
         seed: of the nodes.
 
     Attributes:
@@ -47,8 +51,8 @@ class GraphPaths:
         values: points at which the generator's value was computed to build it.
 
     Raises:
-        ValueError: when latents is not ``(n, d)`` and finite with n >= 2, a number is below 1, or the metric is finite
-            nowhere.
+        ValueError: when latents is not ``(n, d)`` and finite with n >= 2, a number is below 1, num_trees is given for
+            several paths, or the metric is finite nowhere.
     """
 
     def __init__(
@@ -60,17 +64,24 @@ class GraphPaths:
         num_neighbors: int = 12,
         num_candidates: int = 60,
         num_paths: int = 3,
+        num_trees: int | None = None,
         seed: int = 0,
     ) -> None:
         if latents.ndim != 2 or len(latents) < 2 or not bool(latents.isfinite().all()):
             raise ValueError(f"latents must be finite and (n, d) with n >= 2; got {tuple(latents.shape)}")
         numbers = {"num_nodes": num_nodes, "num_neighbors": num_neighbors, "num_candidates": num_candidates}
-        for name, value in (*numbers.items(), ("num_paths", num_paths)):
-            if value < 1:
+        for name, value in (*numbers.items(), ("num_paths", num_paths), ("num_trees", num_trees)):
+            if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
+        if num_trees is not None and num_paths > 1:
+            raise ValueError(f"num_trees is for num_paths=1; got num_paths={num_paths}")
         self.num_paths = num_paths
         with torch.no_grad():
             self.graph = LatentGraph(metric, latents.detach(), **numbers, seed=seed)
+        self._shared: SharedTrees | None = None
+        if num_trees is not None:
+            some = np.random.default_rng(seed).choice(len(latents), min(num_trees, len(latents)), replace=False)
+            self._shared = self.graph.shared_trees(latents[some])
         self.nodes, self.jacobians, self.values = self.graph.nodes, self.graph.jacobians, self.graph.values
 
     def __call__(self, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> list[Curve]:
@@ -83,6 +94,11 @@ class GraphPaths:
             joined = self.graph.join(ends)
         edges = joined.nodes.cpu().numpy(), joined.lengths.cpu().numpy()
         first, second = which.cpu().numpy().reshape(2, -1)
+        if self._shared is not None:
+            starts, stops = z0.cpu().numpy(), z1.cpu().numpy()
+            found = zip(starts, stops, self._shared.paths(*edges, first, second), strict=True)
+            ways = [np.concatenate([a[None], self.graph.polyline(nodes), b[None]]) for a, b, nodes in found]
+            return [Curve(torch.as_tensor(np.stack([resample(way, _VERTICES) for way in ways])).to(z0))]
         positions = torch.cat([self.graph.nodes, ends]).cpu().numpy()
         polylines: list[list[np.ndarray]] = [[] for _ in range(self.num_paths)]
         for rows in np.array_split(np.arange(len(z0)), -(-len(z0) // _SOURCES)):

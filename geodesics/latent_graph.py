@@ -20,6 +20,7 @@ from torch import Tensor
 from geodesics.cover import cover
 from geodesics.elements import make_elements
 from geodesics.metrics import Metric
+from geodesics.shared_trees import SharedTrees
 from geodesics.streamlines import Streamlines, trace
 
 # Streamlines run where the metric's condition number is above this.
@@ -156,6 +157,12 @@ class LatentGraph:
         distance, previous = dijkstra(graph, indices=size + np.arange(count), return_predecessors=True)
         previous = previous[:, :size].astype(np.int64)
         return distance[:, :size], np.where((previous < 0) | (previous >= size), -1, previous)
+
+    def shared_trees(self, z: Float[Tensor, "n d"]) -> SharedTrees:
+        """Shortest paths from the nodes nearest to some points."""
+        roots = np.unique(self._index.kneighbors(z.cpu().numpy(), 1, return_distance=False))
+        distance, previous = dijkstra(self._edges, indices=roots, return_predecessors=True)
+        return SharedTrees(distance, np.maximum(previous, -1))
 
     def polyline(self, path: np.ndarray) -> np.ndarray:
         """Vertices ``(v, d)`` along a path of nodes, those inside of its curved edges among them."""

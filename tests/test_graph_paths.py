@@ -86,6 +86,56 @@ def test_one_path_takes_one_tree_per_start(graph, monkeypatch):
     assert torch.equal(one.points, several[0].points)
 
 
+def shared(num_trees=60, latents=None):
+    latents = cloud() if latents is None else latents
+    return GraphPaths(METRIC, latents, num_nodes=400, num_neighbors=8, num_paths=1, num_trees=num_trees)
+
+
+def test_paths_in_shared_trees_are_hardly_longer(graph):
+    rng = torch.Generator().manual_seed(1)
+    angles = OPENING + 0.1 + torch.rand(100, 2, generator=rng, dtype=torch.float64) * (2 * math.pi - 2 * OPENING - 0.2)
+    z0, z1 = pairs(*angles.tolist())
+    exact, found = (length(METRIC, start(z0, z1)[0])[0] for start in (graph, shared()))
+    assert (found > exact - 0.05).all()  # of polylines that cut other corners
+    assert float((found / exact).median()) < 1.001
+    assert float((found / exact).quantile(0.9)) < 1.1
+
+
+def test_more_trees_give_shorter_paths():
+    z0, z1 = pairs(*[(0.8 + 0.1 * k, 5.4 - 0.1 * k) for k in range(20)])
+    few, many = (length(METRIC, shared(num_trees)(z0, z1)[0])[0].sum() for num_trees in (2, 300))
+    assert many < few
+
+
+def test_rows_are_independent_in_shared_trees():
+    z0, z1 = pairs((1.2, -1.2), (2.0, -2.0), (0.9, 2.5), (1.21, -1.19))
+    paths = shared()
+    (batched,) = paths(z0, z1)
+    for i in range(4):
+        torch.testing.assert_close(paths(z0[i : i + 1], z1[i : i + 1])[0].points, batched.points[i : i + 1])
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(paths(z0[order], z1[order])[0].points, batched.points[order])
+
+
+def test_without_a_tree_that_reaches_both_ends_they_are_joined():
+    """Two clusters with a metric that is finite only on them."""
+    rng = torch.Generator().manual_seed(0)
+    cluster = 0.2 * torch.rand(80, 2, generator=rng, dtype=torch.float64)
+    inside = PullbackMetric(lambda z: torch.where((z[:, :1] % 1 < 0.5), z, torch.nan))
+    latents = torch.cat([cluster, cluster + 1])
+    paths = GraphPaths(inside, latents, num_nodes=60, num_neighbors=4, num_paths=1, num_trees=20)
+    z0, z1 = cluster[:2], torch.stack([cluster[2], cluster[0] + 1])
+    (curve,) = paths(z0, z1)
+    torch.testing.assert_close(curve.points[1], straight(z0, z1).evaluate(T)[1])
+
+
+def test_shared_trees_are_for_one_path():
+    with pytest.raises(ValueError, match="num_paths=1"):
+        GraphPaths(METRIC, cloud(), num_nodes=100, num_paths=2, num_trees=3)
+    with pytest.raises(ValueError, match="num_trees must be at least 1"):
+        shared(0)
+
+
 @pytest.mark.parametrize("num_paths", [1, 3])
 def test_ends_that_coincide_get_a_point(num_paths):
     z0, z1 = pairs((2.0, 2.0), (2.0, 1.0))
