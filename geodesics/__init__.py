@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from geodesics.exponential import exp_map, geodesic_flow
     from geodesics.flow import Flow
     from geodesics.forms import inner, log_measure, norm
-    from geodesics.generators import Generator, HessianGenerator, JacobianGenerator, SecondOrderGenerator, Stack
+    from geodesics.generators import (
+        DirectionalGenerator,
+        Generator,
+        HessianGenerator,
+        JacobianGenerator,
+        SecondOrderGenerator,
+        Stack,
+    )
     from geodesics.georce_solver import GeorceSolver
     from geodesics.graph_paths import GraphPaths
     from geodesics.initial import InitialCurves, Straight
@@ -57,7 +64,14 @@ _HOMES = {
     "exponential": ("exp_map", "geodesic_flow"),
     "flow": ("Flow",),
     "forms": ("inner", "log_measure", "norm"),
-    "generators": ("Generator", "HessianGenerator", "JacobianGenerator", "SecondOrderGenerator", "Stack"),
+    "generators": (
+        "DirectionalGenerator",
+        "Generator",
+        "HessianGenerator",
+        "JacobianGenerator",
+        "SecondOrderGenerator",
+        "Stack",
+    ),
     "georce_solver": ("GeorceSolver",),
     "graph_paths": ("GraphPaths",),
     "initial": ("InitialCurves", "Straight"),
@@ -87,6 +101,7 @@ __all__ = [
     "AdamSolver",
     "CollocationSolver",
     "Curve",
+    "DirectionalGenerator",
     "EnergySolver",
     "Flow",
     "FrechetMean",

@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
 from geodesics.formulas import ByFormula
-from geodesics.generators import Generator, HessianGenerator, JacobianGenerator, SecondOrderGenerator
+from geodesics.generators import (
+    DirectionalGenerator,
+    Generator,
+    HessianGenerator,
+    JacobianGenerator,
+    SecondOrderGenerator,
+)
 
 
 def basis_tangents(z: Float[Tensor, "b d"]) -> Float[Tensor, "d b d"]:
@@ -45,9 +51,11 @@ def value_and_jacobian(
 def directional_derivative(
     generator: Generator, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
 ) -> Float[Tensor, "b D"]:
-    """J(z) v, one forward-mode pass."""
+    """J(z) v, one forward-mode pass; a generator's own ``directional_derivative`` is used where it has one."""
     # Dual numbers cannot be written over expanded rows.
     with ByFormula():
+        if isinstance(generator, DirectionalGenerator):
+            return generator.directional_derivative(z, v)
         return jvp(generator, (z.contiguous(),), (v.contiguous(),))[1]
 
 

@@ -13,8 +13,8 @@ class Generator(Protocol):
     """A row-wise torch callable from latent points ``(B, d)`` to data ``(B, D)``.
 
     Row-wise means that output row i depends on input row i alone: an ``nn.Module`` in eval mode, a function, a
-    closure. It must be written in differentiable torch operations. Three optional methods make it faster:
-    see `JacobianGenerator`, `HessianGenerator` and `SecondOrderGenerator`.
+    closure. It must be written in differentiable torch operations. Four optional methods make it faster:
+    see `JacobianGenerator`, `DirectionalGenerator`, `HessianGenerator` and `SecondOrderGenerator`.
     """
 
     def __call__(self, z: Tensor, /) -> Tensor: ...
@@ -26,6 +26,14 @@ class JacobianGenerator(Protocol):
 
     def value_and_jacobian(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return F(z) as ``(B, D)`` and J as ``(d, B, D)`` with ``J[k] = dF/dz_k`` (tangent axis first)."""
+
+
+@runtime_checkable
+class DirectionalGenerator(Protocol):
+    """A generator with its own directional derivative, used instead of automatic differentiation."""
+
+    def directional_derivative(self, z: Tensor, v: Tensor) -> Tensor:
+        """Return ``J(z) v`` as ``(B, D)`` for directions v ``(B, d)``."""
 
 
 @runtime_checkable

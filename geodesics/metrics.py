@@ -10,14 +10,15 @@ from torch import Tensor
 from geodesics.calculus import directional_derivative, value_and_jacobian
 from geodesics.connection import general_acceleration, pullback_acceleration
 from geodesics.elements import Elements
-from geodesics.generators import Generator, JacobianGenerator
+from geodesics.generators import DirectionalGenerator, Generator, JacobianGenerator
 from geodesics.memory import rows_in_memory
 from geodesics.path_energy import PathEnergy
 from geodesics.path_energy_general import GeneralPathEnergy
 from geodesics.path_energy_pullback import PullbackPathEnergy
 from geodesics.reduction import reduced
 
-# Latent dimension up to which a generator's own Jacobian is faster than one directional derivative by torch.func.
+# Latent dimension up to which a generator's own Jacobian is faster than one directional derivative by torch.func,
+# where it has no directional derivative of its own.
 _FEW = 3
 # Points from which on it pays to factorise the weights of a last affine layer, some milliseconds.
 _MANY = 256
@@ -67,10 +68,11 @@ class PullbackMetric:
     def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
         """``||J(z) v||``, one directional derivative per point."""
         generator = self._economical(z)
-        if z.shape[-1] > _FEW or not isinstance(generator, JacobianGenerator):
-            return directional_derivative(generator, z, v).norm(dim=-1)
+        own = isinstance(generator, JacobianGenerator) and not isinstance(generator, DirectionalGenerator)
+        push = _pushed if own and z.shape[-1] <= _FEW else directional_derivative
         chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * generator(z[:1]).shape[-1])
-        return torch.cat([_pushed_norm(generator, *part) for part in zip(z.split(chunk), v.split(chunk), strict=True)])
+        parts = zip(z.split(chunk), v.split(chunk), strict=True)
+        return torch.cat([push(generator, *part).norm(dim=-1) for part in parts])
 
     def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """``-M^{-1} J^T F''[v, v]``; see `geodesics.connection.pullback_acceleration`."""
@@ -94,9 +96,9 @@ def _gram(generator: Generator, z: Tensor) -> Tensor:
     return rows @ rows.mT
 
 
-def _pushed_norm(generator: Generator, z: Tensor, v: Tensor) -> Tensor:
+def _pushed(generator: Generator, z: Tensor, v: Tensor) -> Tensor:
     _, J = value_and_jacobian(generator, z)
-    return torch.einsum("kbo,bk->bo", J, v).norm(dim=-1)
+    return torch.einsum("kbo,bk->bo", J, v)
 
 
 class FunctionMetric:

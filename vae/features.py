@@ -70,6 +70,15 @@ class PerceptronFeatures(nn.Module):
                 inner.append((slope, curvature, pushed))
         return Trace(jet, tuple(inner))
 
+    def push(
+        self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, "b m"], Float[Tensor, "b m"]]:
+        """Features, and their derivative along v."""
+        for weight, bias in self._layers():
+            z, slope, _ = differentiate(self.activation, torch.addmm(bias, z, weight.T))
+            v = slope.mul_(v @ weight.T)
+        return z, v
+
     def contract(self, trace: Trace, r: Float[Tensor, "b m"]) -> Float[Tensor, "b d d"]:
         r"""Pull r back: sum_l sum_n r_{l,n} psi''_{l,n} dx_{l,n,a} dx_{l,n,b}, r_{l-1} = (r_l psi'_l) A_l."""
         (first_weight, _), *layers = self._layers()
@@ -127,6 +136,19 @@ class RadialFeatures(nn.Module):
         scaled = differences.mul_(-2 * self.bandwidths)
         torch.mul(scaled, v, out=tangent)
         return Trace(jet, ((scaled, v),) if second_order else ())
+
+    def push(
+        self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k"]]:
+        """Features, and their derivative along v."""
+        difference = z[:, 0, None] - self.centers[:, 0]
+        squared, along = difference.square(), difference * v[:, 0, None]
+        for a in range(1, z.shape[1]):
+            torch.sub(z[:, a, None], self.centers[:, a], out=difference)
+            squared.addcmul_(difference, difference)
+            along.addcmul_(difference, v[:, a, None])
+        h = _exponential(squared.mul_(-self.bandwidths), overwrite=True)
+        return h, along.mul_(-2 * self.bandwidths).mul_(h)
 
     def contract(self, trace: Trace, r: Float[Tensor, "b k"]) -> Float[Tensor, "b d d"]:
         r"""Pull r back: sum_k r_k v_k (4 lambda_k^2 delta_a delta_b - 2 lambda_k [a = b]), delta = z -

@@ -89,6 +89,28 @@ class DecoderGenerator(nn.Module, ABC):
                     part.write_jacobian(z[rows], value[rows, columns], jacobian[:, rows, columns], scratch)
         return value, jacobian
 
+    def directional_derivative(self, z: Float[Tensor, "b d"], v: Tensor) -> Float[Tensor, "b n"]:
+        """J(z) v for v (B, d) by the hand-written chain rule, at a cost of two matrix products per head.
+
+        Where z or v is being differentiated or vmapped, automatic differentiation takes over as in
+        `value_and_jacobian`.
+
+        Raises:
+            ValueError: z is not (B, d) in the generator's dtype and on its device, or v not of its shape.
+        """
+        self._check(z)
+        if v.shape != z.shape:
+            raise ValueError(f"v must be (B, d) = {tuple(z.shape)} as z; got {tuple(v.shape)}")
+        if _is_differentiated(z) or _is_differentiated(v):
+            derivative: Tensor = torch.func.jvp(self, (z,), (v,))[1]
+            return derivative
+        pushed = z.new_empty(z.shape[0], self.output_dim)
+        with torch.no_grad():
+            for rows in self._blocks(z, jets=2):
+                for columns, part in self._columns():
+                    pushed[rows, columns] = part.directional_derivative(z[rows], v[rows])
+        return pushed
+
     def second_order(
         self, z: Float[Tensor, "b d"]
     ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "d b n"], Contraction]:

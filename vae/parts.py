@@ -37,6 +37,10 @@ class Part(Protocol):
         """
         ...
 
+    def directional_derivative(self, z: Tensor, v: Tensor) -> Tensor:
+        """The derivative of F along v, (B, output_dim)."""
+        ...
+
     def second_order(self, z: Tensor, value: Tensor, jacobian: Tensor) -> Contraction:
         """Write F and dF/dz as `write_jacobian` does, and return w -> sum_o w_o d2F_o/dz_a dz_b, (B, d, d), for w
         (B, output_dim), which remembers what both have in common.
@@ -82,6 +86,16 @@ class AffinePart(nn.Module):
             torch.mm(jet.flatten(0, 1), weight.T, out=u.flatten(0, 1))
             link.first_order(u[0].add_(bias), value[:, columns])
             torch.mul(u[1:], u[0], out=jacobian[:, :, columns])
+
+    def directional_derivative(self, z: Tensor, v: Tensor) -> Tensor:
+        """phi'(u) A dh/dv, two matrix products per head."""
+        h, dh = self.features.push(z, v)
+        outputs = []
+        for _, weight, bias, link in self._heads():
+            u, du = torch.addmm(bias, h, weight.T), dh @ weight.T
+            link.first_order(u, torch.empty_like(u))
+            outputs.append(du.mul_(u))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     def second_order(self, z: Tensor, value: Tensor, jacobian: Tensor) -> Contraction:
         """As `write_jacobian`; then sum_o w_o (phi''_o du_oa du_ob + phi'_o A_o d2h_ab).
@@ -150,6 +164,10 @@ class AutodiffPart(nn.Module):
         computed, columns = jacobian_by_autodiff(self, z)
         value.copy_(computed)
         jacobian.copy_(columns)
+
+    def directional_derivative(self, z: Tensor, v: Tensor) -> Tensor:
+        """The derivative of F along v, by one forward-mode pass."""
+        return torch.func.jvp(self, (z,), (v,))[1]
 
     def second_order(self, z: Tensor, value: Tensor, jacobian: Tensor) -> Contraction:
         """As `write_jacobian`; then d forward-mode derivatives of one gradient."""

@@ -55,6 +55,9 @@ def check_derivatives(generator, z, w):
         [hessian(lambda p, c=c: (c * single(p)).sum())(p) for p, c in zip(z, w, strict=True)]
     )
     torch.testing.assert_close(generator.contracted_hessian(z, w), expected, rtol=1e-10, atol=1e-10)
+    v = (1 + z).cos()
+    along = torch.einsum("kbo,bk->bo", jacobian, v)
+    torch.testing.assert_close(generator.directional_derivative(z, v), along, rtol=1e-12, atol=1e-12)
     shared_value, shared_jacobian, contract = generator.second_order(z)
     torch.testing.assert_close((shared_value, shared_jacobian), (value, jacobian), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(contract(w), expected, rtol=1e-10, atol=1e-10)
@@ -109,6 +112,8 @@ def test_rows_do_not_meet(kind, make, normal, monkeypatch):
     close = {"rtol": 1e-12, "atol": 1e-13}
     torch.testing.assert_close(generator.second_order(z)[2](w), curvature, **close)
     torch.testing.assert_close(shuffled[0], value[order], **close)
+    pushed = generator.directional_derivative(z, z.cos())
+    torch.testing.assert_close(generator.directional_derivative(z[order], z[order].cos()), pushed[order], **close)
     torch.testing.assert_close(shuffled[1], jacobian[:, order], **close)
     torch.testing.assert_close(generator.contracted_hessian(z[order], w[order]), curvature[order], **close)
     for row in (0, 17, 39):
@@ -179,6 +184,9 @@ def test_methods_are_differentiable_where_derivatives_are_asked_for(kind, normal
     leaf = z.clone().requires_grad_()
     (reverse,) = torch.autograd.grad(energy(leaf), leaf)
     torch.testing.assert_close((reverse * v).sum(), forward)
+    bent = jvp(lambda p: generator.directional_derivative(p, v), (z,), (v,))[1]
+    ends = [generator.directional_derivative(z + sign * h * v, v) for sign in (1, -1)]
+    torch.testing.assert_close(bent, (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-6)
     third = jvp(lambda p: generator.contracted_hessian(p, w), (z,), (v,))[1]
     shifted = [generator.contracted_hessian(z + sign * h * v, w) for sign in (1, -1)]
     torch.testing.assert_close(third, (shifted[0] - shifted[1]) / (2 * h), rtol=1e-6, atol=1e-6)
@@ -193,6 +201,7 @@ def test_empty_batch(kind):
     assert jacobian.shape == (2, 0, generator.output_dim)
     assert generator.contracted_hessian(z, value).shape == (0, 2, 2)
     assert generator.second_order(z)[2](value).shape == (0, 2, 2)
+    assert generator.directional_derivative(z, z).shape == value.shape
     assert generator(z).shape == value.shape
 
 
@@ -208,5 +217,7 @@ def test_bad_input_is_named():
         generator.contracted_hessian(z, z)
     with pytest.raises(ValueError, match=r"w must be"):
         generator.second_order(z)[2](z)
+    with pytest.raises(ValueError, match=r"v must be"):
+        generator.directional_derivative(z, z[:2])
     with pytest.raises(ValueError, match=r"agree on \(d, D\)"):
         RBFGenerator(VAE(VAEConfig(D, 3)).double(), rbf)
