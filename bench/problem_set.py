@@ -1,21 +1,23 @@
 """A set of geodesic problems on one metric, with the lengths that answers are held to."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from geodesics import GraphPaths, Metric
+from geodesics import GraphPaths, Metric, PullbackMetric
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # A curve has found the geodesic when its length is within this share of the best known.
 EXACT_TOLERANCE = 1e-4
 LEARNED_TOLERANCE = 1e-2
-QUICK_NODES = 8000
+# The graph of the quick settings: docs, choosing a solver.
+QUICK = {"num_nodes": 8000, "num_paths": 1, "num_trees": 400}
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,16 @@ class Model(NamedTuple):
     """A learned metric: its generator is ``embedding``, its encoded data ``latents`` ``(n, d)``."""
 
     metric: Metric
-    embedding: Callable[[Tensor], Tensor]
+    embedding: nn.Module
     latents: Tensor
+
+    def single(self) -> "Model":
+        """The same in single precision."""
+        generator = deepcopy(self.embedding).float()
+        return Model(PullbackMetric(generator), generator, self.latents.float())
 
     def problem_set(self, name: str, z0: Tensor, z1: Tensor, best: Tensor) -> ProblemSet:
         """Pairs on this metric, with graphs that are built once, when first asked for."""
         graph = cache(lambda: GraphPaths(self.metric, self.latents))
-        quick = cache(lambda: GraphPaths(self.metric, self.latents, num_nodes=QUICK_NODES, num_paths=1))
+        quick = cache(lambda: GraphPaths(self.metric, self.latents, **QUICK))
         return ProblemSet(name, self.metric, z0, z1, best, self.embedding, graph, quick)

@@ -25,14 +25,15 @@ from bench.cell import Seconds, timed
 from bench.clock import TimedMetric, TimeLimit
 from bench.contestants import Answer, Contestant, contestants, missing_peers
 from bench.environment import environment, source_digest
-from bench.many_pairs import many_pairs
+from bench.many_pairs import SINGLE, many_pairs
 from bench.measure import dense_length
 from bench.problem_set import ROOT, ProblemSet
 from bench.throughput_report import markdown
+from geodesics import Curve
 
-SETS = ("sphere", "half-plane", "torus", "digits")
+SETS = ("sphere", "half-plane", "torus", "digits", "digits" + SINGLE)
 BATCHES = (1, 64, 1024)
-OURS = ("energy/straight", "energy/graph", "energy-4/straight", "energy-quick/graph")
+OURS = ("energy/straight", "energy/graph", "energy-quick/straight", "energy-quick/graph")
 PEERS = (
     "stochman/straight",
     "georce-jax/straight",
@@ -135,19 +136,23 @@ def work(options: Options) -> None:
             settings = {"source": source_digest(), "time_limit": options.time_limit}
             key = f"{name} {batch} {threads} {contestant.name}"
             if contestant.applies(problems) and results["cells"].get(key, {}).get("settings") != settings:
-                cell = measure(contestant, problems, batch, options.time_limit)
+                exact = many_pairs(name.removesuffix(SINGLE), len(problems))
+                cell = measure(contestant, problems, batch, options.time_limit, exact)
                 identity = {"set": name, "batch": batch, "threads": threads, "contestant": contestant.name}
                 results["cells"][key] = {**identity, "settings": settings, **cell}
                 _store(options.out, results)
                 print(f"{threads} threads, {name}, batch {batch}, {contestant.name}: {cell['note']}", flush=True)
 
 
-def measure(contestant: Contestant, problems: ProblemSet, batch: int, time_limit: float) -> dict[str, Any]:
-    """Time a contestant on the first problems, and judge the same answers.
+def measure(
+    contestant: Contestant, problems: ProblemSet, batch: int, time_limit: float, exact: ProblemSet | None = None
+) -> dict[str, Any]:
+    """Time a contestant on the first problems, and judge the same answers, by the same problems in double precision.
 
     The first run warms up: compilers and caches. Batches of one are `SINGLES` calls; all others one.
     """
-    parts = [problems.part(slice(i, i + batch)) for i in range(0, SINGLES if batch == 1 else batch, batch)]
+    slices = [slice(i, i + batch) for i in range(0, SINGLES if batch == 1 else batch, batch)]
+    parts = [problems.part(rows) for rows in slices]
     if contestant.graph is not None:
         contestant.graph(problems)  # built once per metric, outside of the contest
     metric = TimedMetric(problems.metric, time.perf_counter() + time_limit)
@@ -162,7 +167,7 @@ def measure(contestant: Contestant, problems: ProblemSet, batch: int, time_limit
             if len(again) < len(parts):
                 break
             runs.append(times)
-    return _judged(parts, answers, runs, error)
+    return _judged([(exact or problems).part(rows) for rows in slices], answers, runs, error)
 
 
 def _run_parts(
@@ -197,7 +202,8 @@ def _judged(
     wall, cpu = (median(sum(getattr(t, kind) for t in times) for times in warm) for kind in ("wall", "cpu"))
     excess, width = [], 0.0
     for part, answer in zip(parts, answers, strict=False):
-        length, error_width = dense_length(part, answer.curve, CHORDS)
+        curve = Curve(answer.curve.points.to(part.best), degree=answer.curve.degree)
+        length, error_width = dense_length(part, curve, CHORDS)
         excess += (length / part.best - 1).nan_to_num(torch.inf, torch.inf, torch.inf).tolist()
         width = max(width, float((error_width / part.best).nan_to_num(0.0).amax()))
     tolerance = parts[0].tolerance

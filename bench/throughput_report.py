@@ -16,13 +16,14 @@ HEADER = (
 )
 NOTES = """\
 *Found*: the length of the returned curve, by {chords:,} dense chords with Richardson extrapolation, is within 0.01 % of
-the exact distance (closed forms) or at most 1 % above the reference length (digits). *Excess*: that length over the
-best, less one. *Found / s*: the rate of the geodesics found; what was lost counts for nothing. Median of up to 5 runs
-after one that warms up (compilation is left out; * where there was no time for a second run). Contestants that know no
+the exact distance (closed forms) or at most 1 % above the reference length (digits), in double precision for all.
+*Excess*: that length over the best, less one. *Found / s*: the rate of the geodesics found; what was lost counts for
+nothing. Median of up to 5 runs after one that warms up (compilation is left out; * where there was no time for a second
+run). Contestants that know no
 batch are timed on pairs one by one, as many of 8 as the time limit lets them; their rate stands for every batch. The
 graph of starts on the digits is built once per metric, outside; its queries are inside. Ours are `energy`, with its
-defaults, `energy-4`, which starts with 4 elements instead of 8 and so stops at accuracies like the peers', and
-`energy-quick`, the quick settings of "Choosing a solver".
+defaults, and `energy-quick`, the quick settings of "Choosing a solver", which stop at accuracies more like the peers'.
+`digits-float32` are the digits in single precision, for ours and for the peers.
 Against the best peer: both sides may cut the pairs into the batches of this table that suit them best.
 """
 

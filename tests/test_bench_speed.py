@@ -40,6 +40,17 @@ def test_every_second_pair_of_digits_is_a_reversal_and_references_are_not_beaten
     assert (length >= part.best * (1 - 1e-3)).all()
 
 
+def test_digits_in_single_precision_are_judged_in_double(monkeypatch):
+    monkeypatch.setattr(throughput, "SINGLES", 2)
+    monkeypatch.setattr(throughput, "RUNS", 1)
+    single, exact = many_pairs("digits-float32", 2), many_pairs("digits", 2)
+    assert single.z0.dtype == torch.float32
+    torch.testing.assert_close(single.z0.double(), exact.z0, rtol=1e-6, atol=1e-6)
+    cell = throughput.measure(contestants()["energy/straight"], single, 1, 60, exact)
+    assert cell["solved"] == 2
+    assert cell["dense_error"] < 1e-6
+
+
 def test_a_closed_form_draws_as_many_pairs_as_asked():
     assert {name: len(make(5)) for name, make in closed_forms().items()} == dict.fromkeys(closed_forms(), 5)
 
