@@ -7,13 +7,13 @@ images. What a piece can be held to is measured in the same run, in turns with i
 
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.floors import (
     ROUNDS,
@@ -24,9 +24,8 @@ from bench.floors import (
     seconds,
     straight_curves,
 )
-from bench.learned import digits
 from bench.problem_set import ProblemSet
-from geodesics import EnergySolver, Generator, GraphPaths, PullbackMetric, geodesic, value_and_jacobian
+from geodesics import Generator, PullbackMetric, value_and_jacobian
 from geodesics.block_cholesky import solve_chain
 from geodesics.calculus import second_order
 from geodesics.elements import make_elements
@@ -36,22 +35,7 @@ from vae import VAE, RBFGenerator, RBFPrecision, VAEConfig
 NUM_POINTS = 4096
 NUM_CURVES = 256
 NUM_SEGMENTS = 16
-NUM_PAIRS = 256
 MILLION = 1_000_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.no_grad():
-        yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def problems() -> ProblemSet:
-    return digits()
 
 
 @pytest.fixture(scope="module")
@@ -74,24 +58,6 @@ def points(problems: ProblemSet) -> Tensor:
     """Points spread over the straight lines of all pairs, ``(NUM_POINTS, d)``."""
     t = torch.linspace(0, 1, -(-NUM_POINTS // len(problems)), dtype=torch.float64)[:, None, None]
     return (problems.z0 + t * (problems.z1 - problems.z0)).flatten(0, 1)[:NUM_POINTS].contiguous()
-
-
-@pytest.fixture(scope="module")
-def graph(problems: ProblemSet) -> GraphPaths:
-    assert problems.graph is not None
-    return problems.graph()
-
-
-@pytest.fixture
-def report(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[dict[str, float]], None]:
-    """Store figures with the benchmark, and print them."""
-
-    def store(figures: dict[str, float]) -> None:
-        benchmark.extra_info |= figures
-        with capsys.disabled():
-            print(f"\n{benchmark.name}: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()))
-
-    return store
 
 
 def timed(benchmark: BenchmarkFixture, function: Callable[[], Any]) -> Any:
@@ -231,77 +197,3 @@ def test_block_solve(benchmark: BenchmarkFixture, report: Callable[[dict[str, fl
     own, floor = seconds(lambda: solve_chain(matrices, loads), lambda: torch.linalg.cholesky_ex(matrices))
     report({"ratio_to_cholesky": own / floor})
     assert positive.all()
-
-
-def solve_all(
-    benchmark: BenchmarkFixture,
-    report: Callable[[dict[str, float]], None],
-    metric: PullbackMetric,
-    ends: tuple[Tensor, Tensor],
-    initial: GraphPaths | None = None,
-) -> None:
-    """All pairs in one call, against as many evaluations of the generator in blocks.
-
-    A solve counts points at which it needed first derivatives or more, J, and points at which it needed the value. The
-    first are priced as value, Jacobian and contracted Hessian (``ratio_to_evaluations``; the certificate's points need
-    no Hessian, the Newton steps' do), and as value and Jacobian alone (``ratio_to_jacobians``).
-    """
-    solver = EnergySolver()
-    result = benchmark.pedantic(
-        lambda: geodesic(metric, *ends, solver=solver, initial=initial), rounds=3, warmup_rounds=1
-    )
-    assert benchmark.stats is not None
-    run = float(benchmark.stats.stats.median)
-    z = (ends[0] + torch.linspace(0, 1, 16, dtype=ends[0].dtype)[:, None, None] * (ends[1] - ends[0])).flatten(0, 1)
-    per_point = [
-        spent / len(z)
-        for spent in seconds(
-            in_blocks(second_order_of(metric.generator), z),
-            in_blocks(lambda block: value_and_jacobian(metric.generator, block), z),
-            in_blocks(metric.generator, z),
-        )
-    ]
-    derivatives, values = int(result.jacobians.sum()), int(result.values.sum())
-    report(
-        {
-            "geodesics_per_second": len(ends[0]) / run,
-            "jacobians_per_geodesic": derivatives / len(ends[0]),
-            "values_per_geodesic": values / len(ends[0]),
-            "ratio_to_evaluations": run / (derivatives * per_point[0] + values * per_point[2]),
-            "ratio_to_jacobians": run / (derivatives * per_point[1] + values * per_point[2]),
-            "converged": float(result.converged.double().mean()),
-        }
-    )
-    assert result.length.isfinite().all()
-
-
-def test_batched_solve_of_digits(
-    benchmark: BenchmarkFixture, report: Callable[[dict[str, float]], None], problems: ProblemSet
-) -> None:
-    """Pairs around the shipped ones, from straight lines."""
-    rng = torch.Generator().manual_seed(0)
-    ends = tuple(
-        z.repeat(-(-NUM_PAIRS // len(z)), 1)[:NUM_PAIRS]
-        + 0.05 * torch.randn(NUM_PAIRS, z.shape[1], generator=rng, dtype=z.dtype)
-        for z in (problems.z0, problems.z1)
-    )
-    assert isinstance(problems.metric, PullbackMetric)
-    solve_all(benchmark, report, problems.metric, (ends[0], ends[1]))
-
-
-def test_batched_solve_of_digits_from_the_graph(
-    benchmark: BenchmarkFixture, report: Callable[[dict[str, float]], None], problems: ProblemSet, graph: GraphPaths
-) -> None:
-    assert isinstance(problems.metric, PullbackMetric)
-    solve_all(benchmark, report, problems.metric, (problems.z0, problems.z1), graph)
-
-
-def test_batched_solve_of_a_perceptron(benchmark: BenchmarkFixture, report: Callable[[dict[str, float]], None]) -> None:
-    """A decoder that ends in a linear layer: the solver needs none of its 784 outputs, so the ratio may be under 1."""
-    rng = torch.Generator().manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 784)).double().eval()
-    with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=rng) / parameter.shape[-1] ** 0.5)
-    z0, z1 = torch.randn(2, NUM_PAIRS, 2, generator=rng, dtype=torch.float64)
-    solve_all(benchmark, report, PullbackMetric(decoder), (z0, z1))

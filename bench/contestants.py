@@ -11,7 +11,7 @@ from bench.clock import TimedMetric
 from bench.closed_forms import closed_forms
 from bench.peers.geomstats_paths import boundary_value, straightened
 from bench.peers.stochman_splines import stochman_geodesics
-from bench.problem_set import ProblemSet
+from bench.problem_set import QUICK_SOLVER, ProblemSet
 from geodesics import (
     AdamSolver,
     CollocationSolver,
@@ -96,7 +96,7 @@ def contestants() -> dict[str, Contestant]:
     starts = (None, _graph)
     found = [_ours(name, solver, graph) for name, solver in solvers.items() for graph in starts]
     # Many lengths, to a percent on learned metrics and to a hundredth of one on smooth ones: docs, choosing a solver.
-    found.append(_ours("energy-quick", EnergySolver(length_tol=1e-2, tol=0.1), _quick_graph))
+    found.append(_ours("energy-quick", QUICK_SOLVER, _quick_graph))
     smooth = EnergySolver(num_segments=1, degree=5, num_samples=8, length_tol=1e-4, tol=1e-3)
     found.append(_ours("energy-quick", smooth, None)._replace(problems=frozenset(closed_forms())))
     found += peers()

@@ -9,15 +9,16 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from geodesics import GraphPaths, Metric, PullbackMetric
+from geodesics import EnergySolver, GraphPaths, Metric, PullbackMetric
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # A curve has found the geodesic when its length is within this share of the best known.
 EXACT_TOLERANCE = 1e-4
 LEARNED_TOLERANCE = 1e-2
-# The graph of the quick settings: docs, choosing a solver.
+# The quick settings on learned metrics: docs, choosing a solver.
 QUICK = {"num_nodes": 8000, "num_paths": 1, "num_trees": 400}
+QUICK_SOLVER = EnergySolver(length_tol=1e-2, tol=0.1)
 
 
 @dataclass(frozen=True)
