@@ -41,7 +41,7 @@ class GraphPaths:
             nothing where it is hopeless, and a graph too coarse for the metric is no better.
         num_trees: None grows the trees of shortest paths that a problem needs. A number grows as many beforehand, from
             nodes amid the latents, and looks for paths in these: for many problems with one path each, where a path
-            that is no shortest one now and then will do. A tenth of the price per problem.
+            that is no shortest one now and then will do.
         seed: of the nodes.
 
     Attributes:
