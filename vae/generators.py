@@ -23,8 +23,9 @@ from vae.neural_field import NeuralField
 from vae.parts import AffinePart, AutodiffPart, Contraction, Part, hessian_by_autodiff, jacobian_by_autodiff
 from vae.rbf import RBFPrecision
 
-# Bytes of one block of outputs with their tangents, per thread: on a CPU with 2 MB of second-level cache per core
-# passes over much more take up to three times as long; on a GPU what bounds the scratch memory.
+# Bytes of one block of the widest arrays with their tangents, per thread: on a CPU with 2 MB of second-level cache per
+# core passes over much more take up to three times as long; on a GPU what bounds the scratch memory. Values alone need
+# about one more array than there are.
 CPU_BLOCK = 2_400_000
 GPU_BLOCK = 512_000_000
 
@@ -58,7 +59,7 @@ class DecoderGenerator(nn.Module, ABC):
             return torch.cat([part(z) for part in self._parts()], dim=1)
         value = z.new_empty(z.shape[0], self.output_dim)
         with torch.no_grad():
-            for rows in self._blocks(z, jets=1):
+            for rows in self._blocks(z, 2 * self._widest()):
                 for columns, part in self._columns():
                     value[rows, columns] = part(z[rows])
         return value
@@ -81,7 +82,7 @@ class DecoderGenerator(nn.Module, ABC):
         value = z.new_empty(z.shape[0], self.output_dim)
         jacobian = z.new_empty(z.shape[1], z.shape[0], self.output_dim)
         with torch.no_grad():
-            blocks = self._blocks(z)
+            blocks = self._blocks(z, (1 + z.shape[1]) * self._widest())
             size = max((block.stop - block.start for block in blocks), default=0)
             scratch = z.new_empty((1 + z.shape[1]) * size * self._widest())
             for rows in blocks:
@@ -106,7 +107,7 @@ class DecoderGenerator(nn.Module, ABC):
             return derivative
         pushed = z.new_empty(z.shape[0], self.output_dim)
         with torch.no_grad():
-            for rows in self._blocks(z, jets=2):
+            for rows in self._blocks(z, 2 * self._widest()):
                 for columns, part in self._columns():
                     pushed[rows, columns] = part.directional_derivative(z[rows], v[rows])
         return pushed
@@ -128,7 +129,8 @@ class DecoderGenerator(nn.Module, ABC):
         jacobian = z.new_empty(z.shape[1], z.shape[0], self.output_dim)
         pieces: list[tuple[slice, slice, Contraction]] = []
         with torch.no_grad():
-            for rows in self._blocks(z):
+            outputs = max(part.output_dim for part in self._parts())
+            for rows in self._blocks(z, (1 + z.shape[1]) * outputs):  # it keeps more anyway
                 for columns, part in self._columns():
                     contract = part.second_order(z[rows], value[rows, columns], jacobian[:, rows, columns])
                     pieces.append((rows, columns, contract))
@@ -158,7 +160,7 @@ class DecoderGenerator(nn.Module, ABC):
         if _is_differentiated(z) or _is_differentiated(w):
             return hessian_by_autodiff(self, z, w)
         hessian = z.new_empty(z.shape[0], z.shape[1], z.shape[1])
-        for rows in self._blocks(z):
+        for rows in self._blocks(z, (1 + z.shape[1]) * self._widest()):
             hessian[rows] = self.second_order(z[rows])[2](w[rows])
         return hessian
 
@@ -181,13 +183,13 @@ class DecoderGenerator(nn.Module, ABC):
             column += part.output_dim
 
     def _widest(self) -> int:
-        return max(part.output_dim for part in self._parts())
+        return max(part.width for part in self._parts())
 
-    def _blocks(self, z: Tensor, jets: int | None = None) -> list[slice]:
-        """Blocks of rows whose outputs with ``jets`` (1 + d if None) values each fit the block size."""
-        rows, d = z.shape
+    def _blocks(self, z: Tensor, numbers: int) -> list[slice]:
+        """Blocks of rows of so many numbers each that fit the block size."""
+        rows = len(z)
         budget = CPU_BLOCK * torch.get_num_threads() if z.device.type == "cpu" else GPU_BLOCK
-        size = max(16, budget // (z.element_size() * self._widest() * (jets or 1 + d)))
+        size = max(16, budget // (z.element_size() * numbers))
         count = -(-rows // size)
         return [slice(i * rows // count, (i + 1) * rows // count) for i in range(count)]
 

@@ -19,9 +19,15 @@ Contraction = Callable[[Tensor], Tensor]
 
 @runtime_checkable
 class Part(Protocol):
-    """A block of a generator's output columns; all methods are row-wise."""
+    """A block of a generator's output columns; all methods are row-wise.
+
+    Attributes:
+        output_dim: number of columns.
+        width: of the widest array that it works with, in numbers per row and tangent.
+    """
 
     output_dim: int
+    width: int
 
     def __call__(self, z: Tensor) -> Tensor:
         """Values, (B, output_dim), differentiable."""
@@ -67,6 +73,7 @@ class AffinePart(nn.Module):
         self.features = features
         self.links = tuple(link for _, _, link in heads)
         self.output_dim = sum(weight.shape[0] for weight, _, _ in heads)
+        self.width = max(size for weight, _, _ in heads for size in weight.shape)
         for i, (weight, bias, _) in enumerate(heads):
             self.register_buffer(f"weight{i}", weight.detach().clone())
             self.register_buffer(f"bias{i}", bias.detach().clone())
@@ -153,7 +160,7 @@ class AutodiffPart(nn.Module):
         super().__init__()
         self.module = module
         self.function = function
-        self.output_dim = output_dim
+        self.output_dim = self.width = output_dim
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         """Values F(z)."""
