@@ -18,7 +18,7 @@ EXACT_TOLERANCE = 1e-4
 LEARNED_TOLERANCE = 1e-2
 # The quick settings on learned metrics: docs, choosing a solver.
 QUICK = {"num_nodes": 8000, "num_paths": 1, "num_trees": 400}
-QUICK_SOLVER = EnergySolver(length_tol=1e-2, tol=0.1)
+QUICK_SOLVER = EnergySolver(length_tol=2e-2, tol=0.1)
 
 
 @dataclass(frozen=True)
