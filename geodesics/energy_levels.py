@@ -105,6 +105,7 @@ def place_starts(
             if rest.numel() == 0:
                 break
             rows = rows[rest]
+            # What N elements did not see, their speeds placed badly.
             placed = _place(path_energy, elements, curve[rows], take(finer.cells, rest), 2 * count)
             placing[rows] += path_energy.samples(2 * count)
     for count in levels:

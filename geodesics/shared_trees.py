@@ -31,7 +31,8 @@ class SharedTrees:
     def paths(
         self, nodes: np.ndarray, lengths: np.ndarray, first: np.ndarray, second: np.ndarray
     ) -> Iterator[np.ndarray]:
-        """Nodes of the paths between pairs of points, one array per pair, empty where no tree reaches both.
+        """Nodes of the paths between pairs of points, one array per pair, empty where no tree reaches both, and where
+        both are the same point.
 
         Args:
             nodes: that every point is joined to, ``(n, e)``.
@@ -42,7 +43,7 @@ class SharedTrees:
             (to_first, at_first), (to_second, at_second) = (
                 self._reach(nodes[points], lengths[points]) for points in (first[rows], second[rows])
             )
-            through = to_first + to_second
+            through = np.where(first[rows] == second[rows], np.inf, to_first + to_second)
             roots = through.argsort(0, kind="stable")[:_WALKED]
             for i, nearest in enumerate(roots.T):
                 yield self._shortest(through[:, i], at_first[:, i], at_second[:, i], nearest)

@@ -136,11 +136,11 @@ def test_shared_trees_are_for_one_path():
         shared(0)
 
 
-@pytest.mark.parametrize("num_paths", [1, 3])
-def test_ends_that_coincide_get_a_point(num_paths):
+@pytest.mark.parametrize(("num_paths", "num_trees"), [(1, None), (3, None), (1, 60)])
+def test_ends_that_coincide_get_a_point(num_paths, num_trees):
     z0, z1 = pairs((2.0, 2.0), (2.0, 1.0))
-    curves = GraphPaths(METRIC, cloud(), num_nodes=400, num_neighbors=8, num_paths=num_paths)(z0, z1)
-    for curve in curves:
+    options = {"num_nodes": 400, "num_neighbors": 8, "num_paths": num_paths, "num_trees": num_trees}
+    for curve in GraphPaths(METRIC, cloud(), **options)(z0, z1):
         torch.testing.assert_close(curve.points[0], z0[:1].expand_as(curve.points[0]))
 
 
