@@ -26,10 +26,10 @@ from bench.floors import (
 )
 from bench.problem_set import ProblemSet
 from geodesics import Generator, PullbackMetric, value_and_jacobian
-from geodesics.block_cholesky import solve_chain
-from geodesics.calculus import second_order
-from geodesics.elements import make_elements
-from geodesics.small_matrices import negative_part, solve_positive
+from geodesics.batches.small_matrices import negative_part, solve_positive
+from geodesics.curves.elements import make_elements
+from geodesics.generators.derivatives import second_order
+from geodesics.minimization.block_cholesky import solve_chain
 from vae import VAE, RBFGenerator, RBFPrecision, VAEConfig
 
 NUM_POINTS = 4096
@@ -46,7 +46,7 @@ def generator(problems: ProblemSet) -> RBFGenerator:
 
 @pytest.fixture(scope="module")
 def image_generator() -> RBFGenerator:
-    """The published architecture, d = 2, D = 784 twice, 64 centres, with random weights, in float32."""
+    """The published architecture, d = 2, D = 784 twice, 64 centers, with random weights, in float32."""
     rng = torch.Generator().manual_seed(0)
     centers, weights = torch.randn(64, 2, generator=rng), torch.rand(784, 64, generator=rng)
     precision = RBFPrecision(centers, torch.ones(64), weights, torch.full((784,), 1e-3))

@@ -61,7 +61,7 @@ class Summary(NamedTuple):
         return self.too_long + self.untrue
 
 
-def summarise(cell: dict[str, Any]) -> Summary:
+def summarize(cell: dict[str, Any]) -> Summary:
     """Count a cell's problems, given as the JSON holds it."""
     columns = cell["columns"]
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -137,7 +137,7 @@ def _graphs(graphs: dict[str, dict[str, float]]) -> list[str]:
 
 
 def _row(cell: dict[str, Any], results: dict[str, Any]) -> list[str]:
-    summary = summarise(cell)
+    summary = summarize(cell)
     cpu, memory = cell["cpu_seconds"], cell["memory"]
     return [
         cell["set"],

@@ -8,19 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from geodesics.adam_solver import AdamSolver
-    from geodesics.calculus import contracted_hessian, directional_second_derivative, value_and_jacobian
-    from geodesics.checks import GeneratorReport, check_generator
-    from geodesics.collocation_solver import CollocationSolver
-    from geodesics.connection import christoffel_symbols, general_acceleration, pullback_acceleration
-    from geodesics.curvature import gaussian_curvature, sectional_curvature
-    from geodesics.curves import Curve
-    from geodesics.distances import distance, distance_matrix
-    from geodesics.energy_solver import EnergySolver
-    from geodesics.exponential import exp_map, geodesic_flow
-    from geodesics.flow import Flow
-    from geodesics.forms import inner, log_measure, norm
-    from geodesics.generators import (
+    from geodesics.connecting.distances import distance, distance_matrix
+    from geodesics.connecting.geodesic import Solver, geodesic
+    from geodesics.connecting.logarithm import log_map
+    from geodesics.curves.curve import Curve
+    from geodesics.curves.initial import InitialCurves, Straight
+    from geodesics.generators.checks import GeneratorReport, check_generator
+    from geodesics.generators.derivatives import contracted_hessian, directional_second_derivative, value_and_jacobian
+    from geodesics.generators.protocols import (
         DirectionalGenerator,
         Generator,
         HessianGenerator,
@@ -28,43 +23,37 @@ if TYPE_CHECKING:
         SecondOrderGenerator,
         Stack,
     )
-    from geodesics.georce_solver import GeorceSolver
-    from geodesics.graph_paths import GraphPaths
-    from geodesics.initial import InitialCurves, Straight
-    from geodesics.k_means import KMeans, riemannian_k_means
-    from geodesics.land import Land
-    from geodesics.land_fit import LandFit, LandOptions, fit_land
-    from geodesics.lbfgs_solver import LBFGSSolver
-    from geodesics.logarithm import log_map
-    from geodesics.means import FrechetMean, frechet_mean
-    from geodesics.medoids import KMedoids, k_medoids
-    from geodesics.metrics import FunctionMetric, Metric, PullbackMetric
+    from geodesics.generators.reduction import ReducibleGenerator
+    from geodesics.graphs.graph_paths import GraphPaths
+    from geodesics.land.density import Land
+    from geodesics.land.fit import LandFit, LandOptions, fit_land
+    from geodesics.metrics.connection import christoffel_symbols, general_acceleration, pullback_acceleration
+    from geodesics.metrics.curvature import gaussian_curvature, sectional_curvature
+    from geodesics.metrics.lengths import constant_speed, energy, length
+    from geodesics.metrics.metric import FunctionMetric, Metric, PullbackMetric
+    from geodesics.metrics.pointwise import inner, log_measure, norm
+    from geodesics.ode.exponential import exp_map, geodesic_flow
+    from geodesics.ode.flow import Flow
+    from geodesics.ode.multiple_shooting import ShootingOptions
     from geodesics.plots.images import plot_decoded, plot_strips
     from geodesics.plots.lines import plot_curves, plot_speeds, straight_lines
     from geodesics.plots.planes import plot_field, plot_latents, plot_measure
-    from geodesics.quadrature import energy, length
-    from geodesics.random_walks import brownian_drift, brownian_motion, random_walk
-    from geodesics.reduction import ReducibleGenerator
-    from geodesics.resampling import constant_speed
-    from geodesics.shooting import ShootingOptions
-    from geodesics.shooting_solver import ShootingSolver
-    from geodesics.solution import GeodesicResult, Status, describe
-    from geodesics.solve import Solver, geodesic
+    from geodesics.solvers.adam import AdamSolver
+    from geodesics.solvers.collocation import CollocationSolver
+    from geodesics.solvers.energy import EnergySolver
+    from geodesics.solvers.georce import GeorceSolver
+    from geodesics.solvers.lbfgs import LBFGSSolver
+    from geodesics.solvers.shooting import ShootingSolver
+    from geodesics.solvers.solution import GeodesicResult, Status, describe
+    from geodesics.statistics.k_means import KMeans, riemannian_k_means
+    from geodesics.statistics.means import FrechetMean, frechet_mean
+    from geodesics.statistics.medoids import KMedoids, k_medoids
+    from geodesics.statistics.random_walks import brownian_drift, brownian_motion, random_walk
 
 _HOMES = {
-    "adam_solver": ("AdamSolver",),
-    "calculus": ("contracted_hessian", "directional_second_derivative", "value_and_jacobian"),
-    "checks": ("GeneratorReport", "check_generator"),
-    "collocation_solver": ("CollocationSolver",),
-    "connection": ("christoffel_symbols", "general_acceleration", "pullback_acceleration"),
-    "curvature": ("gaussian_curvature", "sectional_curvature"),
-    "curves": ("Curve",),
-    "distances": ("distance", "distance_matrix"),
-    "energy_solver": ("EnergySolver",),
-    "exponential": ("exp_map", "geodesic_flow"),
-    "flow": ("Flow",),
-    "forms": ("inner", "log_measure", "norm"),
-    "generators": (
+    "generators.checks": ("GeneratorReport", "check_generator"),
+    "generators.derivatives": ("contracted_hessian", "directional_second_derivative", "value_and_jacobian"),
+    "generators.protocols": (
         "DirectionalGenerator",
         "Generator",
         "HessianGenerator",
@@ -72,28 +61,37 @@ _HOMES = {
         "SecondOrderGenerator",
         "Stack",
     ),
-    "georce_solver": ("GeorceSolver",),
-    "graph_paths": ("GraphPaths",),
-    "initial": ("InitialCurves", "Straight"),
-    "k_means": ("KMeans", "riemannian_k_means"),
-    "medoids": ("KMedoids", "k_medoids"),
-    "land": ("Land",),
-    "land_fit": ("LandFit", "LandOptions", "fit_land"),
-    "lbfgs_solver": ("LBFGSSolver",),
-    "logarithm": ("log_map",),
-    "means": ("FrechetMean", "frechet_mean"),
-    "metrics": ("FunctionMetric", "Metric", "PullbackMetric"),
+    "generators.reduction": ("ReducibleGenerator",),
+    "curves.curve": ("Curve",),
+    "curves.initial": ("InitialCurves", "Straight"),
+    "metrics.connection": ("christoffel_symbols", "general_acceleration", "pullback_acceleration"),
+    "metrics.curvature": ("gaussian_curvature", "sectional_curvature"),
+    "metrics.lengths": ("constant_speed", "energy", "length"),
+    "metrics.metric": ("FunctionMetric", "Metric", "PullbackMetric"),
+    "metrics.pointwise": ("inner", "log_measure", "norm"),
+    "graphs.graph_paths": ("GraphPaths",),
+    "ode.exponential": ("exp_map", "geodesic_flow"),
+    "ode.flow": ("Flow",),
+    "ode.multiple_shooting": ("ShootingOptions",),
     "plots.images": ("plot_decoded", "plot_strips"),
     "plots.lines": ("plot_curves", "plot_speeds", "straight_lines"),
     "plots.planes": ("plot_field", "plot_latents", "plot_measure"),
-    "quadrature": ("energy", "length"),
-    "random_walks": ("brownian_drift", "brownian_motion", "random_walk"),
-    "reduction": ("ReducibleGenerator",),
-    "resampling": ("constant_speed",),
-    "shooting": ("ShootingOptions",),
-    "shooting_solver": ("ShootingSolver",),
-    "solution": ("GeodesicResult", "Status", "describe"),
-    "solve": ("Solver", "geodesic"),
+    "solvers.adam": ("AdamSolver",),
+    "solvers.collocation": ("CollocationSolver",),
+    "solvers.energy": ("EnergySolver",),
+    "solvers.georce": ("GeorceSolver",),
+    "solvers.lbfgs": ("LBFGSSolver",),
+    "solvers.shooting": ("ShootingSolver",),
+    "solvers.solution": ("GeodesicResult", "Status", "describe"),
+    "connecting.distances": ("distance", "distance_matrix"),
+    "connecting.geodesic": ("Solver", "geodesic"),
+    "connecting.logarithm": ("log_map",),
+    "statistics.k_means": ("KMeans", "riemannian_k_means"),
+    "statistics.means": ("FrechetMean", "frechet_mean"),
+    "statistics.medoids": ("KMedoids", "k_medoids"),
+    "statistics.random_walks": ("brownian_drift", "brownian_motion", "random_walk"),
+    "land.density": ("Land",),
+    "land.fit": ("LandFit", "LandOptions", "fit_land"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

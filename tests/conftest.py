@@ -16,7 +16,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Under importlib mode a test imports no neighbour; this folder is on the path for `problems`, the table of
+# Under importlib mode a test imports no neighbor; this folder is on the path for `problems`, the table of
 # all solvers.
 sys.path.insert(0, str(ROOT / "tests"))
 

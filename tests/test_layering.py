@@ -14,41 +14,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("geodesics", "vae", "bench")
 
-# The layers of the core, lowest first: a module imports only from layers below its own. A name stands for the
-# module or for all modules of the folder, which may import one another. Each module is in exactly one layer.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("geodesics.generators", "geodesics.formulas", "geodesics.elements", "geodesics.options", "geodesics.rows"),
-    ("geodesics.memory", "geodesics.small_matrices"),
-    ("geodesics.calculus", "geodesics.reduction", "geodesics.curves"),
-    ("geodesics.block_cholesky", "geodesics.block_bidiagonal"),
-    ("geodesics.connection", "geodesics.path_energy", "geodesics.initial", "geodesics.solution"),
-    ("geodesics.path_energy_pullback", "geodesics.path_energy_general", "geodesics.mesh"),
-    ("geodesics.detours", "geodesics.shared_trees"),
-    ("geodesics.cover", "geodesics.streamlines"),
-    ("geodesics.runge_kutta", "geodesics.quintics"),
-    ("geodesics.metrics", "geodesics.newton"),
-    ("geodesics.forms", "geodesics.curvature", "geodesics.quadrature", "geodesics.latent_graph"),
-    ("geodesics.energy_levels", "geodesics.recombine"),
-    ("geodesics.flow", "geodesics.graph_paths", "geodesics.checks", "geodesics.shooting_newton"),
-    ("geodesics.resampling", "geodesics.exponential", "geodesics.shooting"),
-    ("geodesics.certify", "geodesics.exploration"),
-    ("geodesics.descent",),
-    (
-        "geodesics.energy_solver",
-        "geodesics.georce_solver",
-        "geodesics.lbfgs_solver",
-        "geodesics.adam_solver",
-        "geodesics.collocation_solver",
-    ),
-    ("geodesics.shooting_solver", "geodesics.solve"),
-    ("geodesics.distances", "geodesics.logarithm", "geodesics.plots", "geodesics.random_walks"),
-    ("geodesics.moving_ends",),
-    ("geodesics.means", "geodesics.graph_trees", "geodesics.medoids"),
-    ("geodesics.k_means", "geodesics.land_nodes", "geodesics.land_covariances"),
-    ("geodesics.land_draws", "geodesics.land_logarithms"),
-    ("geodesics.land", "geodesics.land_climb"),
-    ("geodesics.land_fit",),
+# The floors of the core, lowest first. A folder imports only from folders on floors below its own, and its files may
+# import one another. The package's own face stands above them all.
+FLOORS = (
+    ("batches", "generators", "curves"),
+    ("metrics",),
+    ("graphs", "minimization", "ode", "plots"),
+    ("solvers",),
+    ("connecting",),
+    ("statistics",),
+    ("land",),
 )
+FLOOR_OF = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
+# A folder is one concept, small enough to be read at a glance.
+MOST_FILES = 10
+MOST_LINES = 300
 
 # Packages that may be missing, and so may be imported where they are used.
 OPTIONAL = {"geomstats", "jax", "matplotlib", "stochman", "torchvision"}
@@ -56,15 +36,15 @@ OPTIONAL = {"geomstats", "jax", "matplotlib", "stochman", "torchvision"}
 # Calls that wait for a GPU, and the modules that may make them, outside of loops: they work on the CPU.
 WAITS = {"cpu", "item", "numpy", "tolist"}
 MAY_WAIT = {
-    "geodesics.cover",  # neighbours and shortest paths are those of scikit-learn and SciPy
-    "geodesics.latent_graph",
-    "geodesics.graph_paths",
-    "geodesics.checks",
-    "geodesics.collocation_solver",  # SciPy's, one problem at a time
+    "geodesics.graphs.cover",  # neighbors and shortest paths are those of scikit-learn and SciPy
+    "geodesics.graphs.latent_graph",
+    "geodesics.graphs.graph_paths",
+    "geodesics.generators.checks",
+    "geodesics.solvers.collocation",  # SciPy's, one problem at a time
     "geodesics.plots.canvas",
-    "geodesics.graph_trees",  # as the graph itself
-    "geodesics.land_draws",  # balls around the nodes of that graph
-    "geodesics.land_fit",  # scikit-learn's k-means, where no labels are given
+    "geodesics.graphs.tree_logarithms",  # as the graph itself
+    "geodesics.land.draws",  # balls around the nodes of that graph
+    "geodesics.land.fit",  # scikit-learn's k-means, where no labels are given
 }
 
 
@@ -107,14 +87,8 @@ def import_graph() -> dict[str, set[str]]:
     return {module: {home for home in found if home} for module, found in homes.items()}
 
 
-def layer_of(module: str) -> int:
-    found = [
-        level
-        for level, names in enumerate(LAYERS)
-        if any(module == name or module.startswith(name + ".") for name in names)
-    ]
-    assert len(found) == 1, f"{module} must stand in exactly one of LAYERS, found in {len(found)}"
-    return found[0]
+def folder_of(module: str) -> str:
+    return module.split(".")[1]
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -169,18 +143,31 @@ def test_core_imports_have_no_cycle() -> None:
         pytest.fail(f"imports in a circle: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.skipif(not LAYERS, reason="no layers are set down yet")
 def test_core_imports_go_down() -> None:
-    graph = {module: found for module, found in import_graph().items() if module != "geodesics"}
-    level = {module: layer_of(module) for module in graph}
-    room = {m: next(n for n in LAYERS[level[m]] if f"{m}.".startswith(f"{n}.")) for m in graph}
     upward = [
         f"{module} imports {other}"
-        for module, found in graph.items()
+        for module, found in import_graph().items()
         for other in found
-        if other not in room or not (level[other] < level[module] or room[other] == room[module])
+        if "geodesics" not in (module, other) and folder_of(module) != folder_of(other)
+        if FLOOR_OF[folder_of(module)] <= FLOOR_OF[folder_of(other)]
     ]
     assert not upward
+
+
+def test_folders_are_the_floors_and_stay_small() -> None:
+    core = ROOT / "geodesics"
+    assert {path.name for path in core.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(FLOOR_OF)
+    assert [path.name for path in core.glob("*.py")] == ["__init__.py"]
+    assert not list(core.glob("*/*/*.py"))
+    for folder in FLOOR_OF:
+        files = [path for path in (core / folder).glob("*.py") if path.name != "__init__.py"]
+        assert len(files) <= MOST_FILES, folder
+        assert all(path.read_text("utf-8").count("\n") <= MOST_LINES for path in files), folder
+
+
+def test_core_tests_stand_in_the_same_folders() -> None:
+    tests = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert tests == set(FLOOR_OF) | {"vae", "bench"}
 
 
 def test_imports_stand_at_the_top() -> None:

@@ -75,13 +75,13 @@ def load_neural_field(path: str | PathLike[str], device: torch.device | str = "c
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, path: str | PathLike[str]) -> None:
-    """Write an optimiser's state: moments and step counts as tensors, hyperparameters as JSON."""
+    """Write an optimizer's state: moments and step counts as tensors, hyperparameters as JSON."""
     tensors, values = flatten_optimizer(optimizer)
     write(path, "optimizer", tensors, values)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, path: str | PathLike[str]) -> None:
-    """Restore, in place, the state that `save_optimizer` wrote, into an optimiser over the same parameters.
+    """Restore, in place, the state that `save_optimizer` wrote, into an optimizer over the same parameters.
 
     Raises:
         ValueError: the file holds something else.
@@ -90,7 +90,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: str | PathLike[str]) 
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as named tensors ("parameter.entry") and JSON values."""
+    """An optimizer's state as named tensors ("parameter.entry") and JSON values."""
     state = optimizer.state_dict()
     tensors = {f"{i}.{name}": value for i, entry in state["state"].items() for name, value in entry.items()}
     return tensors, {"param_groups": state["param_groups"]}

@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     comparison = compare(scene, *draw_pairs(scene.data.labels, options.pairs, options.seed))
     rows = table(scene.data, comparison)
-    print("\n" + format_table(rows), summarise(rows, comparison.seconds), sep="\n\n")
+    print("\n" + format_table(rows), summarize(rows, comparison.seconds), sep="\n\n")
     save_table(rows, comparison.seconds, options)
     save_pictures(scene, comparison, rows, options.out)
     print("\nwritten:", *(f"  {path}" for path in sorted(options.out.iterdir())), sep="\n")
@@ -226,7 +226,7 @@ def format_table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def summarise(rows: list[Row], seconds: float) -> str:
+def summarize(rows: list[Row], seconds: float) -> str:
     """Statuses counted, geodesics against straight lines, time."""
     statuses = ", ".join(f"{n} {status}" for status, n in Counter(r.status for r in rows).most_common())
     shorter = sum(r.geodesic - r.geodesic_error <= r.straight + r.straight_error for r in rows)

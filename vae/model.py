@@ -16,7 +16,7 @@ from vae.networks import (
     PerceptronArchitecture,
     convolutional_decoder,
     convolutional_encoder,
-    initialise,
+    initialize,
     perceptron,
 )
 
@@ -59,7 +59,7 @@ class VAEConfig:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-serialisable values."""
+        """The configuration as JSON-serializable values."""
         values = asdict(self)
         for name in ("activation", "mean_activation", "variance_activation"):
             values[name] = values[name].value
@@ -102,7 +102,7 @@ class VAE(nn.Module):
             self.encoder = perceptron(widths, encoder)
             self.decoder = perceptron(widths[::-1], decoder)
         if generator is not None:
-            initialise(self, generator)
+            initialize(self, generator)
 
     def encode(self, x: Float[Tensor, "b D"]) -> DiagonalGaussian:
         """q(z | x) of each row of data (B, D): mean and log variance (B, d).
@@ -124,7 +124,7 @@ class VAE(nn.Module):
             raise ValueError(f"z must be (B, {self.config.latent_dim}); got {tuple(z.shape)}")
         return self._gaussian(self.decoder, z)
 
-    def reparametrise(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Float[Tensor, "b d"]:
+    def reparametrize(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Float[Tensor, "b d"]:
         """One sample z = mean + sigma eps per row, eps ~ N(0, I) drawn on the generator's own device.
 
         A CPU generator therefore gives the same eps whatever device the model is on.
@@ -138,7 +138,7 @@ class VAE(nn.Module):
     ) -> tuple[DiagonalGaussian, DiagonalGaussian]:
         """Posterior q(z | x), and the likelihood p(x | z) at one sample z of it."""
         posterior = self.encode(x)
-        return posterior, self.decode(self.reparametrise(posterior, generator))
+        return posterior, self.decode(self.reparametrize(posterior, generator))
 
     @staticmethod
     def _gaussian(network: nn.Module, x: Tensor) -> DiagonalGaussian:

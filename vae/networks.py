@@ -153,7 +153,7 @@ def convolutional_decoder(
     return GaussianNetwork(nn.Sequential(*layers), *heads)
 
 
-def initialise(network: nn.Module, generator: torch.Generator) -> None:
+def initialize(network: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights and biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), torch's default, from a given
     generator."""
     with torch.no_grad():

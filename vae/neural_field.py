@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae.activations import Activation
-from vae.networks import initialise
+from vae.networks import initialize
 
 
 class NeuralField(nn.Module):
@@ -19,7 +19,7 @@ class NeuralField(nn.Module):
 
     Positive by construction; where u is low sigma levels off at xi^(-1/2), as the RBF network's does. A perceptron
     alone is sure of itself wherever it likes: `fit_neural_field` is what makes it unsure away from the data. An
-    interchangeable alternative to `RBFPrecision`, without centres and bandwidths.
+    interchangeable alternative to `RBFPrecision`, without centers and bandwidths.
 
     Args:
         latent_dim: d.
@@ -64,7 +64,7 @@ class NeuralField(nn.Module):
             layers += [nn.Linear(fan_in, fan_out), Activation.TANH.module()]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(hidden[-1], data_dim)
-        initialise(self, generator)
+        initialize(self, generator)
         self.to(device=shift.device, dtype=shift.dtype)
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:

@@ -1,4 +1,4 @@
-"""Fit of the RBF precision: k-means centres, bandwidths from cluster radii, weights by projected gradient
+"""Fit of the RBF precision: k-means centers, bandwidths from cluster radii, weights by projected gradient
 descent."""
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class RBFConfig:
     Attributes:
         num_centers: K; clusters that k-means leaves empty are dropped.
         bandwidth_factor: a, kernel width in units of the mean distance within a cluster. At 1 the kernels
-            leave gaps, and weights that fit the points there make beta far too large at the centres: on the
+            leave gaps, and weights that fit the points there make beta far too large at the centers: on the
             digits the root mean square error of the variance was 0.029 at 1, 0.006 at 2, 0.004 at 3.
         xi: precision far from the data, inverse squared data units; the standard deviation rises to
             xi^(-1/2).
@@ -33,7 +33,7 @@ class RBFConfig:
         max_iter: iterations at most; each costs three products of (N, K) by (K, D).
         seed: of k-means.
         num_components: principal components of the latents in which k-means finds the clusters; None for the latent
-            space itself. Centres and radii are those of the clusters in the latent space either way.
+            space itself. Centers and radii are those of the clusters in the latent space either way.
     """
 
     num_centers: int = 64
@@ -51,7 +51,7 @@ class RBFConfig:
 
 
 class WeightFit(NamedTuple):
-    """Weights and what became of each output's minimisation.
+    """Weights and what became of each output's minimization.
 
     Attributes:
         weights: W, (D, K), non-negative.
@@ -92,7 +92,7 @@ def fit_rbf(
         config: options; None for the defaults.
 
     Raises:
-        ValueError: shapes that do not fit, values not finite or not positive, or fewer points than centres.
+        ValueError: shapes that do not fit, values not finite or not positive, or fewer points than centers.
     """
     config = config or RBFConfig()
     if latents.ndim != 2 or variances.ndim != 2 or latents.shape[0] != variances.shape[0]:
@@ -116,10 +116,10 @@ def fit_rbf(
 def cluster(
     latents: Float[Tensor, "n d"], num_centers: int, seed: int
 ) -> tuple[Float[Tensor, "k d"], Int[Tensor, " n"]]:
-    """k-means centres and each point's cluster; empty clusters are dropped.
+    """k-means centers and each point's cluster; empty clusters are dropped.
 
     Raises:
-        ValueError: fewer points than centres.
+        ValueError: fewer points than centers.
     """
     if latents.shape[0] < num_centers:
         raise ValueError(f"num_centers must be at most the number of points {latents.shape[0]}; got {num_centers}")
@@ -146,7 +146,7 @@ def bandwidths_of(
 
     A cluster of one point, or of coinciding points, has radius zero and an infinite bandwidth; it gets the
     median radius of the others instead, so that a lone point is believed as far around as a usual one. Where
-    no cluster has a radius, the distance to the nearest other centre takes its place.
+    no cluster has a radius, the distance to the nearest other center takes its place.
 
     Raises:
         ValueError: all points coincide.
@@ -154,7 +154,7 @@ def bandwidths_of(
     count = torch.zeros_like(centers[:, 0]).index_add_(0, assignment, torch.ones_like(latents[:, 0]))
     distance = (latents - centers[assignment]).norm(dim=1)
     radius = torch.zeros_like(count).index_add_(0, assignment, distance) / count
-    # Below this the radius is rounding of the centre, not spread of the data.
+    # Below this the radius is rounding of the center, not spread of the data.
     positive = radius > 100 * torch.finfo(radius.dtype).eps * latents.abs().amax()
     if bool(positive.any()):
         radius = torch.where(positive, radius, radius[positive].median())
@@ -173,14 +173,14 @@ def fit_weights(
     tol: float,
     max_iter: int,
 ) -> WeightFit:
-    r"""Weights W >= 0 that minimise, per output, the mean squared error between variance and 1 / beta.
+    r"""Weights W >= 0 that minimize, per output, the mean squared error between variance and 1 / beta.
 
     .. math:: f_j(w) = \frac1N \sum_n (s_{nj} - 1 / (v_n^T w + \xi_j))^2
 
     Projected gradient descent in a diagonal metric, w <- max(w - alpha h^-1 grad f, 0), all outputs at once
     and each with a step of its own: h is the diagonal of the Gauss-Newton matrix, alpha a spectral
     (Barzilai-Borwein) length, halved until a non-monotone Armijo test holds. The metric is what makes it
-    converge: the curvature goes like 1 / beta^4, many decades between a crowded centre and an
+    converge: the curvature goes like 1 / beta^4, many decades between a crowded center and an
     outlier. On a VAE of three Fashion-MNIST classes, K = 64, the criticality was 7e-2 after 3000 iterations
     without it, 6e-5 after 30 with it and rounding after 100.
     Source of the spectral method: Birgin, Martinez and Raydan, "Nonmonotone spectral projected gradient

@@ -1,4 +1,4 @@
-"""Choice of the RBF network's centres and bandwidth from held-out data, without a picture, in any latent dimension."""
+"""Choice of the RBF network's centers and bandwidth from held-out data, without a picture, in any latent dimension."""
 
 import math
 from collections.abc import Callable, Sequence

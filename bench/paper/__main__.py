@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bench.paper.catalogue import EXPERIMENTS
+from bench.paper.catalog import EXPERIMENTS
 from bench.paper.config import PaperConfig, configured
 from bench.paper.report import report
 from bench.paper.run import run_experiments

@@ -68,7 +68,7 @@ def study(lab: Lab, model: Model) -> tuple[dict[str, Any], tuple[Tensor, dict[st
         for name, clusters in found.items():
             scores[name].append(score(labels[rows[part]], clusters))
     told = {name: Scores(*torch.tensor(values, dtype=torch.float64).T) for name, values in scores.items()}
-    return summarise(lab, told) | {"images": len(z)}, (z[part], found)
+    return summarize(lab, told) | {"images": len(z)}, (z[part], found)
 
 
 def euclidean_k_means(z: Float[Tensor, "n d"], count: int, seed: int) -> Int[Tensor, " n"]:
@@ -92,7 +92,7 @@ def f_measure(classes: Int[Tensor, " n"], clusters: Int[Tensor, " n"]) -> float:
     return total
 
 
-def summarise(lab: Lab, told: dict[str, Scores]) -> dict[str, Any]:
+def summarize(lab: Lab, told: dict[str, Scores]) -> dict[str, Any]:
     """Means over trials with intervals, and of the difference, trial by trial."""
     rng = lab.rng(71)
     summary: dict[str, Any] = {

@@ -92,7 +92,7 @@ def misfit(rbf: RBFPrecision, model: Model) -> float:
 
 
 def draw(lab: Lab, model: Model, fields: dict[str, Any], name: str) -> None:
-    """log sum sigma over the plane, a panel for each network; all RBF networks share their colours.
+    """log sum sigma over the plane, a panel for each network; all RBF networks share their colors.
 
     These begin a little below the VAE's own value at the data: what is white is at least as sure as the VAE is there.
     """

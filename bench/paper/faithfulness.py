@@ -107,7 +107,7 @@ def first_outputs(lab: Lab, model: Model, metric: PullbackMetric, first: Tensor,
 
 
 def smallest_deviation_bandwidths(model: Model, rbf: RBFPrecision, factor: float) -> RBFPrecision:
-    """The same centres, with bandwidths 1/2 (a s)^-2, s the smallest standard deviation of the cluster's axes.
+    """The same centers, with bandwidths 1/2 (a s)^-2, s the smallest standard deviation of the cluster's axes.
 
     A cluster without spread along an axis, of one point for instance, gets the median of the others', without which
     its bandwidth would be infinite.
@@ -196,7 +196,7 @@ def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
             f"long as those of the metric",
         ),
         Claim(
-            "The smallest standard deviation of a cluster stands for the mean distance to its centre.",
+            "The smallest standard deviation of a cluster stands for the mean distance to its center.",
             bool(narrow["bandwidth_ratio"] < 1.2),
             f"bandwidths are {narrow['bandwidth_ratio']:.3g} times as large (median); path lengths "
             f"{narrow['path_length']} against {faithful['path_length']}",
@@ -209,7 +209,7 @@ def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
             f"{log['path_length']} against {faithful['path_length']}",
         ),
         Claim(
-            "The symmetrised graph measures the length of its paths.",
+            "The symmetrized graph measures the length of its paths.",
             said.low > 0.95,
             f"{half['one_way_edges']:.0%} of the edges are one-way and count half; the graph says {said} of the true "
             f"length of its paths, which are {half['true_length_of_paths_over_undirected']} times as long as those of "

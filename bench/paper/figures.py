@@ -1,4 +1,4 @@
-"""Figures as small files: drawn without pyplot, few colours, written whole or not at all."""
+"""Figures as small files: drawn without pyplot, few colors, written whole or not at all."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Colours of a file: heat maps and photographs of 8 bits look the same, at a third of the size.
+# Colors of a file: heat maps and photographs of 8 bits look the same, at a third of the size.
 COLORS = 192
 # Bytes of a file at most: a gallery of them is still quick to load.
 LIMIT = 140_000
@@ -23,12 +23,12 @@ def panels(rows: int, columns: int, width: float = 3.4, height: float = 3.2) -> 
 
 
 def class_color(index: int) -> tuple[float, float, float]:
-    """The colour of the class of this index, the same in every figure."""
+    """The color of the class of this index, the same in every figure."""
     return matplotlib.colormaps["tab10"](index)[:3]
 
 
 def write_png(figure: Figure, path: Path, dpi: float) -> None:
-    """Write a figure as a PNG of few colours, smaller than LIMIT; a kill leaves the old file or the new one."""
+    """Write a figure as a PNG of few colors, smaller than LIMIT; a kill leaves the old file or the new one."""
     content = _packed(figure, dpi)
     while len(content) > LIMIT:
         dpi *= 0.9

@@ -23,12 +23,12 @@ _LOBATTO = np.array([0.0, (1 - 5**-0.5) / 2, (1 + 5**-0.5) / 2, 1.0])
 
 
 class SplineGraph(NamedTuple):
-    """A nearest-neighbour graph of latent points.
+    """A nearest-neighbor graph of latent points.
 
     Attributes:
         nodes: (n, d).
         weights: lengths of edges, symmetric, (n, n).
-        one_way: share of edges that only one of their ends counts among its neighbours.
+        one_way: share of edges that only one of their ends counts among its neighbors.
     """
 
     nodes: Float[Tensor, "n d"]
@@ -37,7 +37,7 @@ class SplineGraph(NamedTuple):
 
 
 def build_graph(metric: Metric, nodes: Float[Tensor, "n d"], num_neighbors: int, halved: bool = False) -> SplineGraph:
-    """Join every node to its Euclidean neighbours by edges weighted with their Riemannian length.
+    """Join every node to its Euclidean neighbors by edges weighted with their Riemannian length.
 
     Args:
         metric: the Riemannian metric.
@@ -77,7 +77,7 @@ def shortest_paths(
 
 
 def smooth(path: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Every inner vertex moved to the mean of itself and its two neighbours, once."""
+    """Every inner vertex moved to the mean of itself and its two neighbors, once."""
     inner = (path[:-2] + path[1:-1] + path[2:]) / 3
     return np.concatenate([path[:1], inner, path[-1:]])
 

@@ -162,7 +162,7 @@ def claims(rbf: dict[str, Interval], own: dict[str, Interval]) -> tuple[Claim, .
         Claim(
             "Images change more smoothly along geodesics.",
             jump.exceeds(1.0),
-            f"largest change between neighbouring frames, straight line at equal latent steps over geodesic at "
+            f"largest change between neighboring frames, straight line at equal latent steps over geodesic at "
             f"constant speed {jump}, both at equal latent steps {rbf['largest_change_equal_latent_steps']}; total "
             f"change {total}",
         ),

@@ -60,7 +60,7 @@ def mean_alone(lab: Lab, model: Model) -> dict[str, Any]:
     """The decoder's mean without any standard deviation: does the geodesic equation see its curvature?
 
     Reported are the acceleration of geodesics per squared unit of latent speed, and what straight lines, which are
-    what the equation gives where F'' = 0, cost against energy minimisers. A ReLU network's own second derivatives are
+    what the equation gives where F'' = 0, cost against energy minimizers. A ReLU network's own second derivatives are
     zero; what is left of the acceleration is that of the sigmoid at its end.
     """
     metric = PullbackMetric(MeanGenerator(model.vae))
@@ -101,7 +101,7 @@ def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
         ratio = alone[relu]["straight_over_geodesic"]
         found.append(
             Claim(
-                "The geodesic equation hardly sees the bends of a ReLU decoder's mean, energy minimisation does.",
+                "The geodesic equation hardly sees the bends of a ReLU decoder's mean, energy minimization does.",
                 float(alone[relu]["acceleration"]) < 0.1 * float(alone[tanh]["acceleration"]) and ratio["low"] > 1.01,
                 f"median acceleration at unit latent speed: ReLU {float(alone[relu]['acceleration']):.3g}, tanh "
                 f"{float(alone[tanh]['acceleration']):.3g}; straight/shortest length with ReLU {ratio['value']:.3g} "

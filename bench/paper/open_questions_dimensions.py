@@ -139,7 +139,7 @@ def widest_line(entry: dict[str, Any]) -> dict[str, Any]:
 def draw(lab: Lab, choices: dict[int, Chosen]) -> None:
     """Held-out log-likelihood against the rise of log sigma off the data, a panel for each dimension.
 
-    Candidates more than four standard errors below the best lie on the grey line.
+    Candidates more than four standard errors below the best lie on the gray line.
     """
     figure, axes = panels(1, len(choices), 2.6, 3.0)
     factors, counts = settings(lab).factors, settings(lab).centers

@@ -1,4 +1,4 @@
-"""Experiment 8, third part: a neural field that is penalised for confidence off the data, against the RBF network."""
+"""Experiment 8, third part: a neural field that is penalized for confidence off the data, against the RBF network."""
 
 import time
 from typing import Any
@@ -121,7 +121,7 @@ def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
     }
     return (
         Claim(
-            "A penalised neural field is unsure off the data, as the RBF network is and the decoder is not.",
+            "A penalized neural field is unsure off the data, as the RBF network is and the decoder is not.",
             all(e["field"]["score"]["contrast"] > 10 * abs(e["own"]["score"]["contrast"]) for e in numbers.values()),
             f"rise of log sigma just off the data, field/RBF/own: {each('contrast')}; held-out log-likelihood: "
             f"{each('log_likelihood')}",

@@ -25,7 +25,7 @@ class Frames(NamedTuple):
     """What the images decoded along each of B curves do.
 
     Attributes:
-        largest_change: Euclidean distance of neighbouring frames, the largest.
+        largest_change: Euclidean distance of neighboring frames, the largest.
         total_change: the sum of these distances.
         nearest_mean: distance of a frame to the nearest training image, the mean over frames.
         nearest_largest: the largest.

@@ -1,4 +1,4 @@
-"""The latent plane as all figures show it: a field, and small points of the encoded images in their colours."""
+"""The latent plane as all figures show it: a field, and small points of the encoded images in their colors."""
 
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -20,7 +20,7 @@ def box(latents: Tensor, beyond: float) -> tuple[float, float, float, float]:
 
 
 def draw_points(model: Model, ax: Axes, size: float = 3.0) -> None:
-    """The encoded training images, a colour for each class."""
+    """The encoded training images, a color for each class."""
     for k, label in enumerate(model.split.class_names):
         own = model.latents[model.split.train.labels == label].T.numpy()
         ax.scatter(*own, s=size, color=class_color(k), linewidths=0)
@@ -35,7 +35,7 @@ def draw_measure(
     beyond: float = NEAR,
     points: bool = True,
 ) -> None:
-    """Log measure with its colours spent at the data, encoded images, curves and their straight lines."""
+    """Log measure with its colors spent at the data, encoded images, curves and their straight lines."""
     at_data = log_measure(metric, model.latents)
     low, high = at_data.quantile(at_data.new_tensor([0.01, 0.99])).tolist()
     plot_field(

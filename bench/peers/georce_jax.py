@@ -1,7 +1,7 @@
 """GEORCE (Rygaard and Hauberg 2025, arXiv 2505.05961) in JAX, jitted and vmapped over pairs: a baseline.
 
 Written from the published update, with the published defaults. With ``u_t = x_{t+1} - x_t`` and ``nu_t = grad_x
-[u_t^T G(x) u_t](x_t)`` it minimises ``E = sum_t u_t^T G(x_t) u_t`` by ``u_new = -1/2 G_t^{-1} mu_t``, ``mu_t = mu_{T-1}
+[u_t^T G(x) u_t](x_t)`` it minimizes ``E = sum_t u_t^T G(x_t) u_t`` by ``u_new = -1/2 G_t^{-1} mu_t``, ``mu_t = mu_{T-1}
 + sum_{j>t} nu_j``, ``mu_{T-1} = -(sum_t G_t^{-1})^{-1} [2 (x_T - x_0) + sum_t G_t^{-1} sum_{j>t} nu_j]``, and a
 backtracking line search from u to u_new. Every pair has its own line search and stop; the batch runs until the
 last has stopped.

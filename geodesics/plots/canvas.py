@@ -1,4 +1,4 @@
-"""What all pictures share: figures and axes without pyplot, arrays, colours."""
+"""What all pictures share: figures and axes without pyplot, arrays, colors."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from geodesics.curves import Curve
+from geodesics.curves.curve import Curve
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -36,12 +36,12 @@ def as_array(tensor: Tensor) -> np.ndarray:
 def colors_of(color: str | Sequence[str], count: int) -> list[str]:
     colors = [color] * count if isinstance(color, str) else list(color)
     if len(colors) != count:
-        raise ValueError(f"color must be one colour or {count}; got {len(colors)}")
+        raise ValueError(f"color must be one color or {count}; got {len(colors)}")
     return colors
 
 
 def rim_of(linewidth: float) -> list["matplotlib.patheffects.AbstractPathEffect"]:
-    """A white rim, without which a line is lost among points of its colour."""
+    """A white rim, without which a line is lost among points of its color."""
     from matplotlib import patheffects
 
     return [patheffects.Stroke(linewidth=linewidth + 1.2, foreground="white"), patheffects.Normal()]

@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodesics.curves import Curve
-from geodesics.metrics import Metric
+from geodesics.curves.curve import Curve
+from geodesics.metrics.lengths import constant_speed, length
+from geodesics.metrics.metric import Metric
 from geodesics.plots.canvas import as_array, check_plane, extent_of, new_axes, new_figure
 from geodesics.plots.lines import straight_lines
-from geodesics.quadrature import length
-from geodesics.resampling import constant_speed
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -47,7 +46,7 @@ def plot_strips(
         titles: one per curve; None for none.
 
     Returns:
-        A figure with two axes per curve. All images share one scale of grey.
+        A figure with two axes per curve. All images share one scale of gray.
 
     Raises:
         ValueError: when image_shape is not as above, the images are smaller, there are no curves, titles are
@@ -136,7 +135,7 @@ def _check_image_shape(image_shape: tuple[int, ...]) -> None:
 def _strips(
     decode: Callable[[Tensor], Tensor], z: Float[Tensor, "b t d"], image_shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Frames side by side with gaps of NaN: (B, H, T (W + gap) - gap), with a last axis of 3 in colour."""
+    """Frames side by side with gaps of NaN: (B, H, T (W + gap) - gap), with a last axis of 3 in color."""
     images = decode(z.flatten(0, 1))
     size = int(np.prod(image_shape))
     if images.ndim != 2 or len(images) != z.shape[0] * z.shape[1] or images.shape[1] < size:

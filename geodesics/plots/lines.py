@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Optional
 
 import torch
 
-from geodesics.curves import Curve
-from geodesics.metrics import Metric
+from geodesics.curves.curve import Curve
+from geodesics.metrics.metric import Metric
 from geodesics.plots.canvas import as_array, check_plane, colors_of, new_axes, rim_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def plot_curves(
     Args:
         curves: B curves in two dimensions.
         ax: axes to draw on; None for a new figure.
-        color: a colour of matplotlib's, for all or for each of the curves.
+        color: a color of matplotlib's, for all or for each of the curves.
         linestyle: matplotlib's.
         linewidth: in points.
         num_points: points per curve, at equal steps of its parameter.
@@ -39,7 +39,7 @@ def plot_curves(
         The axes.
 
     Raises:
-        ValueError: when the latent space is not two-dimensional, or the number of colours is not B.
+        ValueError: when the latent space is not two-dimensional, or the number of colors is not B.
     """
     check_plane(None, None, curves)
     colors = colors_of(color, len(curves))
@@ -62,21 +62,21 @@ def plot_speeds(
     r"""Riemannian length per latent unit along curves, solid, and along their straight lines, dashed.
 
     Drawn is :math:`\sqrt{c'^T M(c)\, c'} \,/\, \|c'\|`, the Riemannian speed at unit Euclidean speed, over
-    the Euclidean distance travelled: it depends on the path alone, and the area under it is the length. Peaks
+    the Euclidean distance traveled: it depends on the path alone, and the area under it is the length. Peaks
     of a straight line are the walls it crosses; a geodesic goes further, over cheaper ground.
 
     Args:
         metric: the Riemannian metric.
         curves: B curves, usually geodesics, in any dimension.
         ax: axes to draw on; None for a new figure.
-        color: a colour of matplotlib's, for all or for each of the curves.
+        color: a color of matplotlib's, for all or for each of the curves.
         num_points: points per curve at which the speed is taken.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: when the number of colours is not B.
+        ValueError: when the number of colors is not B.
     """
     colors = colors_of(color, len(curves))
     # Midpoints of equal cells: a knot, where the velocity has two values, is hit by chance only.
@@ -87,10 +87,10 @@ def plot_speeds(
             z, v = lines.evaluate(t), lines.derivative(t)
             pace = v.norm(dim=-1)
             speed = metric.norm(z.flatten(0, 1), v.flatten(0, 1)).reshape(pace.shape) / pace
-        travelled = (pace.cumsum(1) - pace / 2) / num_points
-        for x, y, own in zip(as_array(travelled), as_array(speed), colors, strict=True):
+        traveled = (pace.cumsum(1) - pace / 2) / num_points
+        for x, y, own in zip(as_array(traveled), as_array(speed), colors, strict=True):
             ax.plot(x, y, style, color=own, linewidth=width)
-    ax.set(xlabel="latent distance travelled", ylabel="length per latent unit")
+    ax.set(xlabel="latent distance traveled", ylabel="length per latent unit")
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     return ax

@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geodesics.curves import Curve
-from geodesics.forms import log_measure
-from geodesics.metrics import Metric
+from geodesics.curves.curve import Curve
+from geodesics.metrics.metric import Metric
+from geodesics.metrics.pointwise import log_measure
 from geodesics.plots.canvas import as_array, check_plane, extent_of, new_axes
 from geodesics.plots.lines import plot_curves, straight_lines
 
 if TYPE_CHECKING:
     import matplotlib.axes
 
-# Share of the colour range added above the measure at the data: walls around the data are to be told apart.
+# Share of the color range added above the measure at the data: walls around the data are to be told apart.
 _HEADROOM = 0.5
 # Points of a field computed at a time, a bound on memory.
 _ROWS = 2048
@@ -38,16 +38,16 @@ def plot_measure(
     r"""Heat map of the log measure :math:`\frac12 \log\det M(z)` over a latent plane, data and curves on top.
 
     One metric tensor per pixel, ``resolution`` squared of them. Pixels where the measure is zero, infinite or
-    undefined are left grey.
+    undefined are left gray.
 
     Args:
         metric: the Riemannian metric, of a two-dimensional latent space.
         latents: points ``(n, 2)``, usually the encoded data.
-        labels: classes of the points ``(n,)``, a colour and an entry of the legend each; None for one colour.
+        labels: classes of the points ``(n,)``, a color and an entry of the legend each; None for one color.
         curves: curves to draw, as solid lines.
         straight: whether to draw the straight lines between the curves' ends too, dashed.
         extent: left, right, bottom and top of the plane; None for the box of points and curves with a margin.
-        limits: log measure of the first and the last colour; see `plot_field`.
+        limits: log measure of the first and the last color; see `plot_field`.
         resolution: pixels along each side.
         ax: axes to draw on; None for a new figure.
 
@@ -94,17 +94,17 @@ def plot_field(
     """Heat map of a function over a latent plane, with data on top: a standard deviation, a density, a curvature.
 
     The function is called at ``resolution`` squared points, a few thousand at a time. Pixels where it is not finite
-    are left grey.
+    are left gray.
 
     Args:
         field: row-wise, from points ``(B, 2)`` to values ``(B,)``.
         latents: points ``(n, 2)``, usually the encoded data.
-        labels: classes of the points ``(n,)``, a colour and an entry of the legend each; None for one colour.
+        labels: classes of the points ``(n,)``, a color and an entry of the legend each; None for one color.
         extent: left, right, bottom and top of the plane; None for the box of the points with a margin.
-        limits: value of the first and the last colour; None for the field's range at the points, with half as much
-            again above it, so that the colours are spent where the data are. Without points, that of all pixels.
+        limits: value of the first and the last color; None for the field's range at the points, with half as much
+            again above it, so that the colors are spent where the data are. Without points, that of all pixels.
         resolution: pixels along each side.
-        label: of the colour bar.
+        label: of the color bar.
         ax: axes to draw on; None for a new figure.
 
     Returns:
@@ -128,7 +128,7 @@ def plot_field(
         at_data = values if latents is None else _values(field, latents)
     low, high = _limits(at_data, latents is not None) if limits is None else limits
 
-    # A shape near the plane's, and room for the colour bar.
+    # A shape near the plane's, and room for the color bar.
     ax = new_axes(6 * min(max((right - left) / (top - bottom), 0.5), 2.0) + 1.6, 6.2) if ax is None else ax
     image = as_array(values).reshape(resolution, resolution).T
     mesh = ax.pcolormesh(
@@ -148,11 +148,11 @@ def plot_latents(
     *,
     ax: Optional["matplotlib.axes.Axes"] = None,
 ) -> "matplotlib.axes.Axes":
-    """Points of a latent plane, a colour and an entry of the legend for each class.
+    """Points of a latent plane, a color and an entry of the legend for each class.
 
     Args:
         latents: points ``(n, 2)``, usually the encoded data.
-        labels: classes of the points ``(n,)``; None for one colour and no legend.
+        labels: classes of the points ``(n,)``; None for one color and no legend.
         ax: axes to draw on; None for a new figure.
 
     Returns:
@@ -177,7 +177,7 @@ def _values(field: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 
 
 def _limits(measure: Tensor, headroom: bool) -> tuple[float, float]:
-    """First and last colour: all but 1 % of the values at either end, and room above them."""
+    """First and last color: all but 1 % of the values at either end, and room above them."""
     values = as_array(measure)
     values = values[np.isfinite(values)]
     if len(values) == 0:

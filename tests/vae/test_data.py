@@ -111,7 +111,7 @@ def test_real_images_load(shared_dir):
     assert train.x.shape[1] == 784
     digits = load_mnist(folder, train=False)
     assert len(digits.x) == 10_000
-    # Known of the MNIST test images: label counts, and a mean grey of 0.1325.
+    # Known of the MNIST test images: label counts, and a mean gray of 0.1325.
     assert torch.bincount(digits.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert digits.x.mean().item() == pytest.approx(0.1325, abs=1e-4)
 

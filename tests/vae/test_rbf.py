@@ -53,7 +53,7 @@ def test_a_cluster_of_one_point_gets_the_median_radius():
     torch.testing.assert_close(bandwidths, torch.full((3,), 0.5, dtype=F64))
 
 
-def test_where_every_point_is_a_centre_the_nearest_other_sets_the_width():
+def test_where_every_point_is_a_center_the_nearest_other_sets_the_width():
     z = torch.tensor([[0.0], [1.0], [4.0]], dtype=F64)
     bandwidths = bandwidths_of(z, z, torch.arange(3), 1.0)
     torch.testing.assert_close(bandwidths, torch.tensor([0.5, 0.5, 0.5 / 9], dtype=F64))
@@ -79,7 +79,7 @@ def test_principal_components_keep_the_largest_spread(rng):
     assert principal_components(z, None) is z
 
 
-def test_clusters_in_a_projection_have_their_centres_in_the_latent_space(rng):
+def test_clusters_in_a_projection_have_their_centers_in_the_latent_space(rng):
     """Two clusters told apart by the first coordinate."""
     z = torch.cat([torch.randn(50, 2, generator=rng, dtype=F64) * 0.1 + torch.tensor([x, x / 4]) for x in (-4.0, 4.0)])
     rbf = fit_rbf(z, torch.ones_like(z), RBFConfig(num_centers=2, num_components=1))

@@ -1,4 +1,4 @@
-"""The rule for centres and bandwidth, against formulas written down again and on data whose answer is known."""
+"""The rule for centers and bandwidth, against formulas written down again and on data whose answer is known."""
 
 import math
 

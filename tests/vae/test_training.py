@@ -75,10 +75,10 @@ def test_softplus_bounds_the_variance_and_a_linear_head_does_not(normal):
     assert bool((VAE(linear, rng).decode(z).log_variance < 0).any())
 
 
-def test_reparametrisation_has_the_posterior_s_moments(x):
+def test_reparametrization_has_the_posterior_s_moments(x):
     vae = VAE(CONFIG, torch.Generator().manual_seed(0))
     posterior = vae.encode(x[:1].expand(40_000, -1))
-    z = vae.reparametrise(posterior, torch.Generator().manual_seed(1))
+    z = vae.reparametrize(posterior, torch.Generator().manual_seed(1))
     # Four standard errors of a mean and of a variance over 40,000 samples.
     sigma = posterior.standard_deviation[0]
     assert bool(((z.mean(0) - posterior.mean[0]).abs() < 4 * sigma / 200).all())
@@ -234,7 +234,7 @@ def test_files_hold_models_exactly(config, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rbf.safetensors", "vae.safetensors"]
 
 
-def test_optimiser_goes_on_from_its_file(x, tmp_path):
+def test_optimizer_goes_on_from_its_file(x, tmp_path):
     def step(vae, optimizer):
         optimizer.zero_grad()
         vae.encode(x).mean.square().sum().backward()

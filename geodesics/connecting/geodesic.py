@@ -1,0 +1,126 @@
+"""The one door to connecting geodesics: any metric, any solver, thousands of problems a call."""
+
+import warnings
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from geodesics.batches.arguments import check_ends
+from geodesics.curves.curve import Curve
+from geodesics.curves.initial import InitialCurves, Straight
+from geodesics.metrics.metric import Metric
+from geodesics.solvers.energy import EnergySolver
+from geodesics.solvers.solution import GeodesicResult, Status
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """An algorithm for connecting geodesics, with its options."""
+
+    def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
+        """Solve B problems from S initial curves each; all ends are finite and distinct."""
+
+
+def geodesic(
+    metric: Metric,
+    z0: Tensor,
+    z1: Tensor,
+    *,
+    solver: Solver | None = None,
+    initial: InitialCurves | None = None,
+    chunk_size: int | None = None,
+) -> GeodesicResult:
+    """Shortest paths between pairs of points, all pairs at once.
+
+    Minimizes the energy ``E = 1/2 int_0^1 c'^T M(c) c' dt`` over curves from z0 to z1 (Arvanitidis, Hansen and Hauberg
+    2018, section 3). A problem's answer does not depend on its batch, and a problem that fails does not raise: it gets
+    its status, NaN, and one warning per call that counts such problems.
+
+    Args:
+        metric: the Riemannian metric.
+        z0: starts ``(B, d)``.
+        z1: ends ``(B, d)``, of the same dtype and device.
+        solver: the algorithm and its options; None for ``EnergySolver()``.
+        initial: where to start; None for `Straight`. On a learned metric with walls use `GraphPaths` on encoded data.
+        chunk_size: problems solved at a time, a bound on memory; None for all.
+
+    Returns:
+        Curves, certified lengths with error estimates, and a status per problem.
+
+    Raises:
+        ValueError: when the shapes, dtypes or devices of z0 and z1 do not fit, when the metric's generator or
+            function returns a wrong shape, or chunk_size < 1.
+        TypeError: when z0 or z1 is not a floating-point tensor.
+    """
+    result = solve_pairs(metric, z0, z1, solver, initial, chunk_size)
+    failed = int((result.status >= Status.FAILED).sum())
+    if failed:
+        warnings.warn(f"{failed} of {len(z0)} geodesics failed; see the status field", stacklevel=2)
+    return result
+
+
+def solve_pairs(
+    metric: Metric,
+    z0: Tensor,
+    z1: Tensor,
+    solver: Solver | None,
+    initial: InitialCurves | None,
+    chunk_size: int | None,
+) -> GeodesicResult:
+    """`geodesic` without its warning, for callers that count failures themselves."""
+    check_ends(z0, z1)
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
+    solver = EnergySolver() if solver is None else solver
+    initial = Straight() if initial is None else initial
+    finite = (z0.isfinite() & z1.isfinite()).all(1)
+    distinct = (z0 != z1).any(1)
+    rows = (finite & distinct).nonzero()[:, 0]
+    if rows.numel() == 0:
+        return _combine([], rows, z0, z1, finite)
+    with torch.no_grad():
+        metric.tensor(z0[rows[:1]].expand(3, -1))  # a generator or function of the wrong shape is told so here
+        parts = []
+        for part in rows.split(chunk_size or len(rows)):
+            starts = [_pinned(curve, z0[part], z1[part]) for curve in initial(z0[part], z1[part])]
+            parts.append(solver.solve(metric, starts))
+    return _combine(parts, rows, z0, z1, finite)
+
+
+def _pinned(curve: Curve, z0: Tensor, z1: Tensor) -> Curve:
+    """An initial curve with its ends where they must be."""
+    if len(curve) != len(z0) or curve.points.shape[-1] != z0.shape[-1]:
+        raise ValueError(f"initial curves must join {tuple(z0.shape)} ends; got points {tuple(curve.points.shape)}")
+    points = torch.cat([z0[:, None], curve.points[:, 1:-1], z1[:, None]], dim=1)
+    return Curve(points, curve.knots, curve.degree)
+
+
+def _combine(
+    parts: list[GeodesicResult], rows: Tensor, z0: Tensor, z1: Tensor, finite: Tensor
+) -> GeodesicResult:
+    """The answers of the solved rows, trivial answers for z0 == z1, and INVALID for ends that are not finite."""
+    count = max((part.curve.num_segments for part in parts), default=1)
+    degree = parts[0].curve.degree if parts else 1
+    t = torch.linspace(0, 1, count * degree + 1, dtype=z0.dtype, device=z0.device)
+    points = (z0[:, None] + 0 * (z1 - z0)[:, None] * t[:, None]).clone()
+    points[~finite] = torch.nan
+    knots = torch.linspace(0, 1, count + 1, dtype=z0.dtype, device=z0.device).repeat(len(z0), 1)
+    number = torch.where(finite, 0.0, torch.nan).to(z0)
+    whole = torch.zeros_like(number, dtype=torch.long)
+    status = torch.where(finite, int(Status.CONVERGED), int(Status.INVALID))
+    fields = [number, number.clone(), number.clone(), status, number.clone(), finite.clone()]
+    fields += [whole.clone() for _ in range(4)]
+    start = 0
+    for part in parts:
+        into = rows[start : start + len(part.curve)]
+        start += len(part.curve)
+        curve = part.curve.with_segments(count)
+        points[into], knots[into] = curve.points, curve.knots
+        for field, value in zip(fields, part[1:], strict=True):
+            field[into] = value
+    failed = fields[3] >= Status.FAILED
+    points[failed] = torch.nan
+    for field in (*fields[:3], fields[4]):
+        field[failed] = torch.nan
+    return GeodesicResult(Curve(points, knots, degree), *fields)

@@ -1,0 +1,63 @@
+"""The logarithmic map: the velocity whose geodesic reaches a given point."""
+
+import warnings
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geodesics.connecting.geodesic import Solver, solve_pairs
+from geodesics.curves.curve import Curve
+from geodesics.curves.initial import InitialCurves
+from geodesics.metrics.metric import Metric
+from geodesics.solvers.shooting import ShootingSolver
+
+
+def log_map(
+    metric: Metric,
+    z0: Tensor,
+    z1: Tensor,
+    *,
+    solver: Solver | None = None,
+    initial: InitialCurves | None = None,
+) -> Float[Tensor, "b d"]:
+    """Initial velocities of connecting geodesics: ``exp_z0(v) = z1`` and ``||v|| = d(z0, z1)`` in the metric.
+
+    The connecting geodesic is found through `geodesic`; v is its direction at z0, scaled to its certified
+    length. With a `ShootingSolver` v solves the geodesic ODE to the solver's tolerance; with an
+    `EnergySolver` it is as exact as the slope of the curve's first element (order ``h^p``), at lower cost and
+    on metrics too stiff for shooting.
+
+    Args:
+        metric: the Riemannian metric.
+        z0: starts ``(B, d)``.
+        z1: ends ``(B, d)``, of the same dtype and device.
+        solver: the algorithm and its options; None for ``ShootingSolver()``.
+        initial: where to start, as in `geodesic`.
+
+    Returns:
+        ``(B, d)``; zero where z0 == z1; NaN in the rows that did not converge, with one warning that counts
+        them.
+
+    Raises:
+        ValueError: as `geodesic`.
+        TypeError: as `geodesic`.
+    """
+    solver = ShootingSolver() if solver is None else solver
+    result = solve_pairs(metric, z0, z1, solver, initial, None)
+    v = initial_velocity(metric, result.curve, result.length)
+    lost = ~result.converged
+    count = int(lost.sum())
+    if count:
+        warnings.warn(
+            f"{count} of {len(z0)} geodesics did not converge; their logarithms are NaN", stacklevel=2
+        )
+    return v.masked_fill(lost[:, None], torch.nan)
+
+
+def initial_velocity(metric: Metric, curve: Curve, length: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    """Velocity at t = 0 of the same curves at constant Riemannian speed: c'(0) scaled to norm ``length``."""
+    start = curve.points[:, 0]
+    slope = curve.derivative(torch.zeros(1, dtype=start.dtype, device=start.device))[:, 0]
+    speed = metric.norm(start, slope)
+    return slope * torch.where(speed == 0, 0.0, length / speed)[:, None]

@@ -1,0 +1,102 @@
+"""Torch operations that do not survive being differentiated forward twice, by their formulas.
+
+Torch derives a forward derivative from a hand-written rule per operation, and some rules are wrong once they are
+themselves differentiated: those of layer and instance normalization take the mean and the variance for constants
+(pytorch issue 196700), without a word. The gated linear unit has no such rule at all, and fused attention not even a
+forward derivative. Geodesics need derivatives of derivatives: the acceleration is one, and shooting differentiates it
+once more.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+
+class ByFormula(TorchFunctionMode):
+    """Inside ``with ByFormula():`` those operations are computed from elementary ones, right at every order.
+
+    The values differ by rounding. It sees what is called from Python, so ``nn.LayerNorm`` in any module or function;
+    it does not see into modules made by ``torch.jit``, which `check_generator` tells.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.formulas = _formulas()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return self.formulas.get(func, func)(*args, **(kwargs or {}))
+
+
+def layer_norm(
+    input: Tensor,  # noqa: A002  these are the names that torch calls by
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    """``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last axes, as `torch.nn.functional.layer_norm`."""
+    return _affine(_standardized(input, range(-len(normalized_shape), 0), eps), weight, bias)
+
+
+def instance_norm(
+    input: Tensor,  # noqa: A002
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """As `layer_norm` over the axes after the channels; torch's own where there are running statistics."""
+    if running_mean is not None or not use_input_stats:
+        return functional.instance_norm(
+            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
+        )
+    space = range(2, input.ndim)
+    per_channel = (-1, *(1 for _ in space))
+    weight, bias = (None if t is None else t.reshape(per_channel) for t in (weight, bias))
+    return _affine(_standardized(input, space, eps), weight, bias)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
+    """``a sigmoid(b)`` of the two halves, as `torch.nn.functional.glu`."""
+    a, b = input.chunk(2, dim)
+    return a * b.sigmoid()
+
+
+def _standardized(x: Tensor, axes: Sequence[int], eps: float) -> Tensor:
+    variance, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
+    return (x - mean) * (variance + eps).rsqrt()
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+@cache
+def _formulas() -> Mapping[Callable[..., Any], Callable[..., Any]]:
+    """The formula of each function, which `torch.compile` leaves alone: inside of two transforms it fails on them."""
+    attentions = (functional.scaled_dot_product_attention, functional.multi_head_attention_forward)
+    return {
+        functional.layer_norm: torch.compiler.disable(layer_norm),
+        torch.layer_norm: torch.compiler.disable(layer_norm),
+        functional.instance_norm: torch.compiler.disable(instance_norm),
+        functional.glu: torch.compiler.disable(glu),
+        # Torch's own, from elementary operations instead of one kernel.
+        **{function: torch.compiler.disable(sdpa_kernel(SDPBackend.MATH)(function)) for function in attentions},
+    }

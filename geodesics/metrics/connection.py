@@ -1,0 +1,103 @@
+"""The Levi-Civita connection: Christoffel symbols and the acceleration of geodesics.
+
+Two independent forms of the geodesic ODE c'' = a(c, c'): the general one of the appendix of Arvanitidis, Hansen and
+Hauberg (2018), for any metric, and the one of a pullback metric, where one directional second derivative replaces every
+derivative of the metric tensor. On a pullback metric they agree to rounding.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from geodesics.generators.derivatives import basis_tangents, directional_second_derivative, value_and_jacobian
+from geodesics.generators.protocols import Generator
+from geodesics.generators.torch_repairs import ByFormula
+
+TensorField = Callable[[Tensor], Tensor]
+
+
+def solve_metric(M: Float[Tensor, "b d d"], rhs: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """M^{-1} rhs by Cholesky; NaN in the rows where M is not positive definite."""
+    L, info = torch.linalg.cholesky_ex(M)
+    x = torch.cholesky_solve(rhs[..., None], L)[..., 0]
+    return torch.where((info == 0)[:, None], x, torch.full_like(x, torch.nan))
+
+
+def tensor_derivative(
+    tensor: TensorField, z: Float[Tensor, "b d"]
+) -> tuple[Float[Tensor, "b d d"], Float[Tensor, "d b d d"]]:
+    """G(z) and its derivatives ``dG[k] = dG/dz_k``, by d vmapped forward-mode passes."""
+    along = vmap(lambda tangent: jvp(tensor, (z,), (tangent,)), out_dims=(None, 0))  # type: ignore[arg-type]
+    # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
+    with torch.enable_grad(), ByFormula():
+        G, dG = along(basis_tangents(z))[:2]
+    return G, dG
+
+
+def christoffel_symbols(tensor: TensorField, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d d"]:
+    """Christoffel symbols of the second kind.
+
+    ``Gamma[:, k, i, j] = 1/2 sum_l G^{kl} (d_i G_{lj} + d_j G_{li} - d_l G_{ij})``. For study and tests: no solver
+    forms them.
+
+    Args:
+        tensor: metric tensor field ``(B, d) -> (B, d, d)``, for instance ``metric.tensor``.
+        z: points ``(B, d)``.
+
+    Returns:
+        ``(B, d, d, d)``, upper index first; NaN in the rows where G is not positive definite.
+    """
+    G, dG = tensor_derivative(tensor, z)
+    first_kind = (
+        torch.einsum("iblj->blij", dG) + torch.einsum("jbli->blij", dG) - torch.einsum("lbij->blij", dG)
+    ) / 2
+    b, d = z.shape
+    columns = first_kind.reshape(b, d, d * d).movedim(-1, 0)
+    return torch.stack([solve_metric(G, column) for column in columns], dim=-1).reshape(b, d, d, d)
+
+
+def general_acceleration(
+    tensor: TensorField, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
+) -> Float[Tensor, "b d"]:
+    """Geodesic acceleration of any metric, in the paper's form.
+
+    ``c'' = -1/2 M^{-1} [2 (I kron c'^T) (dvec M / dc) c' - (dvec M / dc)^T (c' kron c')]`` (Arvanitidis, Hansen and
+    Hauberg 2018, appendix, equation of the geodesic ODE): the first term is the derivative of M along c', applied to
+    c'; the second the gradient of ``c'^T M c'``.
+
+    Args:
+        tensor: metric tensor field ``(B, d) -> (B, d, d)``.
+        z: points ``(B, d)``.
+        v: velocities ``(B, d)``.
+
+    Returns:
+        ``(B, d)``; NaN in the rows where M is not positive definite.
+    """
+    M, dM = tensor_derivative(tensor, z)
+    along = torch.einsum("kbij,bk,bj->bi", dM, v, v)
+    gradient = torch.einsum("kbij,bi,bj->bk", dM, v, v)
+    return -solve_metric(M, 2 * along - gradient) / 2
+
+
+def pullback_acceleration(
+    generator: Generator, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
+) -> Float[Tensor, "b d"]:
+    """Geodesic acceleration of a pullback metric, ``c'' = -M^{-1} J^T F''[c', c']``.
+
+    Cost: one value and Jacobian, and one directional second derivative.
+
+    Args:
+        generator: row-wise callable ``(B, d) -> (B, D)``.
+        z: points ``(B, d)``.
+        v: velocities ``(B, d)``.
+
+    Returns:
+        ``(B, d)``; NaN in the rows where ``J^T J`` is not positive definite.
+    """
+    _, J = value_and_jacobian(generator, z)
+    _, second = directional_second_derivative(generator, z, v)
+    M = torch.einsum("ibo,jbo->bij", J, J)
+    return -solve_metric(M, torch.einsum("ibo,bo->bi", J, second))

@@ -1,0 +1,133 @@
+"""Riemannian metrics: the pullback of a generator, and any tensor field."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geodesics.batches.rows import rows_in_memory
+from geodesics.curves.elements import Elements
+from geodesics.generators.derivatives import directional_derivative, value_and_jacobian
+from geodesics.generators.protocols import DirectionalGenerator, Generator, JacobianGenerator
+from geodesics.generators.reduction import reduced
+from geodesics.metrics.connection import general_acceleration, pullback_acceleration
+from geodesics.metrics.path_energy import PathEnergy
+from geodesics.metrics.pullback_energy import PullbackPathEnergy
+from geodesics.metrics.tensor_energy import GeneralPathEnergy
+
+# Latent dimension up to which a generator's own Jacobian is faster than one directional derivative by torch.func,
+# where it has no directional derivative of its own.
+_FEW = 3
+# Points from which on it pays to factorize the weights of a last affine layer, some milliseconds.
+_MANY = 256
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """What a solver asks of a metric. All methods are row-wise: row i of the result depends on row i alone."""
+
+    def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
+        """The metric tensor M(z), symmetric positive semi-definite."""
+
+    def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+        """``sqrt(v^T M(z) v)``."""
+
+    def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """Right-hand side of the geodesic ODE ``c'' = a(c, c')``."""
+
+    def path_energy(self, elements: Elements) -> PathEnergy:
+        """The discrete energy of curves made of such elements, with its derivatives."""
+
+
+class PullbackMetric:
+    """The pullback metric ``M(z) = J(z)^T J(z)`` of a generator, summed over all D outputs.
+
+    For a stochastic generator pass ``Stack(mean, standard_deviation)``: its pullback metric is the expected metric
+    ``J_mu^T J_mu + J_sigma^T J_sigma`` (Arvanitidis, Hansen and Hauberg 2018, theorem 1).
+
+    Args:
+        generator: row-wise torch callable ``(B, d) -> (B, D)``; `check_generator` tells whether it is one.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        if not callable(generator):
+            raise TypeError(f"generator must be callable, (B, d) -> (B, D); got {type(generator).__name__}")
+        self.generator = generator
+
+    def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
+        """``J^T J`` at the points z ``(B, d)``, as ``(B, d, d)``; one value and Jacobian per point.
+
+        Jacobians are computed on chunks of points that fit the available memory, whatever B.
+        """
+        generator = self._economical(z)
+        chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * generator(z[:1]).shape[-1])
+        return torch.cat([_gram(generator, part) for part in z.split(chunk)])
+
+    def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+        """``||J(z) v||``, one directional derivative per point."""
+        generator = self._economical(z)
+        own = isinstance(generator, JacobianGenerator) and not isinstance(generator, DirectionalGenerator)
+        push = _pushed if own and z.shape[-1] <= _FEW else directional_derivative
+        chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * generator(z[:1]).shape[-1])
+        parts = zip(z.split(chunk), v.split(chunk), strict=True)
+        return torch.cat([push(generator, *part).norm(dim=-1) for part in parts])
+
+    def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """``-M^{-1} J^T F''[v, v]``; see `geodesics.metrics.connection.pullback_acceleration`."""
+        return pullback_acceleration(self.generator, z, v)
+
+    def path_energy(self, elements: Elements) -> PathEnergy:
+        """Energy of the generator's own polynomial interpolant along the curve."""
+        return PullbackPathEnergy(self._economical(), elements)
+
+    def _economical(self, z: Tensor | None = None) -> Generator:
+        """An isometric generator of fewer outputs, where no gradient may flow to weights and the points are many."""
+        few = z is not None and len(z) < _MANY
+        return self.generator if few or torch.is_grad_enabled() else reduced(self.generator)
+
+
+def _gram(generator: Generator, z: Tensor) -> Tensor:
+    F, J = value_and_jacobian(generator, z)
+    if F.ndim != 2 or len(F) != len(z):
+        raise ValueError(f"generator must map (B, d) to (B, D); got {tuple(z.shape)} -> {tuple(F.shape)}")
+    rows = J.movedim(0, 1)
+    return rows @ rows.mT
+
+
+def _pushed(generator: Generator, z: Tensor, v: Tensor) -> Tensor:
+    _, J = value_and_jacobian(generator, z)
+    return torch.einsum("kbo,bk->bo", J, v)
+
+
+class FunctionMetric:
+    """A metric given as a tensor field, with no embedding: the half-plane, Fisher information, one of your own.
+
+    Args:
+        function: row-wise torch callable ``(B, d) -> (B, d, d)`` with symmetric positive definite values.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        if not callable(function):
+            raise TypeError(f"function must be callable, (B, d) -> (B, d, d); got {type(function).__name__}")
+        self.function = function
+
+    def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
+        """G(z), ``(B, d, d)``."""
+        G = self.function(z)
+        if G.shape != (*z.shape, z.shape[-1]):
+            raise ValueError(f"function must map (B, d) to (B, d, d); got {tuple(z.shape)} -> {tuple(G.shape)}")
+        return G
+
+    def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+        """``sqrt(v^T G(z) v)``; NaN where the form is negative."""
+        return torch.einsum("bi,bij,bj->b", v, self.function(z), v).sqrt()
+
+    def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """The paper's general form; see `geodesics.metrics.connection.general_acceleration`."""
+        return general_acceleration(self.function, z, v)
+
+    def path_energy(self, elements: Elements) -> PathEnergy:
+        """Energy by Gauss quadrature of ``1/2 c'^T G(c) c'`` in every element."""
+        return GeneralPathEnergy(self.function, elements)

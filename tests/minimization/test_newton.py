@@ -1,0 +1,157 @@
+"""The damped Newton minimizer on the discrete energy."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from problems import half_plane_tensor, sphere, torus
+
+from geodesics import FunctionMetric, PullbackMetric
+from geodesics.curves.elements import elevate, make_elements
+from geodesics.minimization.newton import minimize, newton_decrement
+
+METRICS = {"pullback": PullbackMetric(sphere), "function": FunctionMetric(half_plane_tensor)}
+
+
+def starts(normal, batch=4, degree=3, count=4, noise=0.05):
+    """Disturbed straight lines in a region that is in the chart of both metrics."""
+    a, b = torch.tensor([[0.3, 0.6], [1.4, 1.7]], dtype=torch.float64)
+    t = torch.linspace(0, 1, count * degree + 1, dtype=torch.float64)[:, None]
+    points = a + t * (b - a) + noise * normal(batch, count * degree + 1, 2)
+    points[:, 0], points[:, -1] = a, b + 0.1 * normal(batch, 2)
+    return points
+
+
+def run(metric, points, tol=1e-10, max_iter=40, degree=3, samples=6):
+    elements = make_elements(degree, samples, points)
+    count = (points.shape[1] - 1) // degree
+    profile = points.new_full((len(points), count, samples), 1 / count)
+    step = points.new_full((len(points),), 0.5)
+    return minimize(
+        metric.path_energy(elements), points, profile, elements.weights, tol, max_iter, step, torch.zeros_like(step)
+    )
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_end_is_stationary_and_a_minimum(name, normal):
+    points = starts(normal)
+    state = run(METRICS[name], points)
+    assert state.converged.all()
+    assert state.minimum.all()
+    assert not state.stalled.any()
+    # Interior nodes only; at the ends the gradient is the momentum, which does not vanish.
+    assert float(state.model.gradient[:, 1:-1].abs().max()) < 1e-9
+    assert torch.equal(state.points[:, [0, -1]], points[:, [0, -1]])
+    disturbed = state.points.clone()
+    disturbed[:, 1:-1] += 1e-3 * normal(*disturbed[:, 1:-1].shape)
+    energy = METRICS[name].path_energy(make_elements(3, 6, points))
+    assert (energy.value(disturbed, state.model.profile)[0] > state.model.energy).all()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_convergence_is_quadratic(name, normal):
+    """The scale-free gradient of successive steps: d_(k+1) <= C d_k^2 once it is small, C of order one here.
+    """
+    points = starts(normal, batch=1)
+    decrements = [float(run(METRICS[name], points, tol=1e-13, max_iter=k).decrement[0]) for k in range(1, 9)]
+    pairs = [(a, b) for a, b in pairwise(decrements) if 1e-6 < a < 0.1]
+    assert pairs
+    assert all(b < 10 * a * a + 1e-12 for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_energy_never_rises(name, normal):
+    """Far off, where the exact Hessian is indefinite, every accepted step still decreases the energy."""
+    points = starts(normal, noise=0.12)
+    energies = [run(METRICS[name], points, max_iter=k).model.energy for k in range(1, 12)]
+    for before, after in pairwise(energies):
+        assert (after <= before * (1 + 1e-14)).all()
+
+
+def test_a_linear_decoder_takes_one_step(normal):
+    """A quadratic energy: Newton is exact at once, and nodes end on the straight line at equal steps."""
+    A = normal(5, 2)
+    points = starts(normal)
+    state = run(PullbackMetric(lambda z: z @ A.mT), points, max_iter=2, tol=1e-6)
+    assert state.converged.all()
+    ends = points[:, [0, -1]]
+    shared = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    expected = ends[:, :1] + shared * (ends[:, 1:] - ends[:, :1])
+    torch.testing.assert_close(state.points[:, ::3], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_no_node_moves_further_than_allowed(noise, normal):
+    """Where the Hessian is positive definite and foretells the gain, as on a straight line, twice as far."""
+    points = starts(normal, noise=noise)
+    elements = make_elements(3, 6, points)
+    profile = points.new_full((4, 4, 6), 1 / 4)
+    bounds = torch.tensor([1e-3, 1e-2, 0.05, 1e-4], dtype=torch.float64)
+    energy = METRICS["pullback"].path_energy(elements)
+    state = minimize(energy, points, profile, elements.weights, 1e-10, 1, bounds, 0 * bounds)
+    moves = (state.points - points).norm(dim=-1).amax(1)
+    assert bool(state.minimum.all()) == (noise == 0.0)
+    torch.testing.assert_close(moves, torch.where(state.minimum, 2, 1) * bounds)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_alone_batched_and_permuted_agree(name, normal):
+    points = starts(normal, batch=5)
+    points[1:3] += 0.05 * normal(2, *points.shape[1:]) * (points - points[:, :1])[1:3]
+    batched = run(METRICS[name], points)
+    alone = torch.cat([run(METRICS[name], points[i : i + 1]).points for i in range(5)])
+    torch.testing.assert_close(alone, batched.points, rtol=1e-9, atol=1e-9)
+    order = torch.tensor([3, 1, 4, 0, 2])
+    permuted = run(METRICS[name], points[order])
+    torch.testing.assert_close(permuted.points, batched.points[order], rtol=1e-9, atol=1e-9)
+    assert torch.equal(permuted.iterations, batched.iterations[order])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_nan_row_harms_only_itself(name, normal):
+    points = starts(normal, batch=4)
+    expected = run(METRICS[name], points)
+    poisoned = points.clone()
+    poisoned[2, 5] = torch.nan
+    state = run(METRICS[name], poisoned)
+    rest = [0, 1, 3]
+    torch.testing.assert_close(state.points[rest], expected.points[rest])
+    assert torch.equal(state.iterations[rest], expected.iterations[rest])
+    assert not state.converged[2]
+    assert state.stalled[2]
+
+
+def test_past_a_conjugate_point_there_is_no_minimum():
+    """The outer equator of the torus (2, 1) is stationary at any length, and minimal up to pi sqrt 3 = 3 *
+    1.81.
+    """
+    dphi = torch.tensor([1.75, 1.88], dtype=torch.float64)
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)
+    polyline = torch.stack([dphi[:, None] * t, torch.zeros(2, 9, dtype=torch.float64)], dim=-1)
+    points = elevate(elevate(polyline, 1), 2)
+    state = run(PullbackMetric(torus), points, max_iter=5)
+    assert state.minimum.tolist() == [True, False]
+    assert state.converged.tolist() == [True, False]
+    assert float(state.decrement.max()) < 1e-10
+
+
+def test_decrement_predicts_the_gain(normal):
+    """Its square is the relative energy that the minimum lies below; half of that, the relative length."""
+    state = run(METRICS["pullback"], starts(normal))
+    points = state.points.clone()
+    points[:, 1:-1] += 1e-3 * normal(*points[:, 1:-1].shape)
+    energy = METRICS["pullback"].path_energy(make_elements(3, 6, points))
+    before, _ = energy.value(points, state.model.profile)
+    gain = (before - state.model.energy) / before
+    predicted = newton_decrement(energy, points, state.model.profile)[0].square()
+    # The model's next term is relatively of the size of the disturbance.
+    torch.testing.assert_close(predicted, gain, rtol=0.1, atol=0)
+
+
+def test_work_is_counted(normal):
+    """One linearization at the start and one per accepted step; at least one value per step."""
+    points = starts(normal)
+    state = run(METRICS["pullback"], points)
+    samples = 4 * 6 + 1
+    assert torch.equal(state.jacobians, (state.iterations + 1) * samples)
+    assert (state.values >= state.iterations * samples).all()
