@@ -47,7 +47,7 @@ docs: $(VENV)/.dev
 # a new state to compare with: make bench BENCH_ARGS=--store
 bench: $(VENV)/.dev
 	@mkdir -p .benchmarks
-	$(BIN)/python -m pytest bench/bench_core.py bench/bench_solves.py -o addopts="" --benchmark-json=.benchmarks/core.json $(PYTEST_ARGS)
+	$(BIN)/python -m pytest bench/core -o addopts="" --benchmark-json=.benchmarks/core.json $(PYTEST_ARGS)
 	$(BIN)/python -m bench.compare .benchmarks/core.json $(BENCH_ARGS)
 
 clean:

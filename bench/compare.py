@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.environment import environment
-from bench.problem_set import ROOT
+from bench.contest.environment import environment
+from bench.problems.problem_set import ROOT
 
 STORED = ROOT / "bench" / "results" / "core.json"
 LIMIT = 1.5

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.learned import DIGITS_REFERENCE, digits_model
-from bench.measure import dense_length
-from bench.problem_set import Model, ProblemSet
+from bench.contest.dense_length import dense_length
+from bench.problems.learned_metrics import DIGITS_REFERENCE, digits_model
+from bench.problems.problem_set import Model, ProblemSet
 from geodesics import (
     Curve,
     EnergySolver,

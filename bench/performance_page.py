@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from bench.problem_set import ROOT
+from bench.contest.throughput_report import comparison
+from bench.problems.problem_set import ROOT
 from bench.scaling import law_table, precision_table
-from bench.throughput_report import comparison
 
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "performance.md"

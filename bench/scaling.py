@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bench.cell import peak_memory, reset_peak
-from bench.closed_forms import closed_forms
-from bench.environment import environment
-from bench.learned import digits
-from bench.measure import dense_length
-from bench.problem_set import ROOT, ProblemSet
+from bench.contest.cell import peak_memory, reset_peak
+from bench.contest.dense_length import dense_length
+from bench.contest.environment import environment
+from bench.problems.closed_forms import closed_forms
+from bench.problems.learned_metrics import digits
+from bench.problems.problem_set import ROOT, ProblemSet
 from geodesics import Curve, EnergySolver, PullbackMetric, distance_matrix, geodesic
 
 RUNS = 3

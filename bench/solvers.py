@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bench.cell import run_cell
-from bench.closed_forms import closed_forms
-from bench.contestants import Contestant, contestants, missing_peers
-from bench.environment import environment, source_digest
-from bench.learned import digits, published
-from bench.measure import NUM_CHORDS
-from bench.problem_set import ROOT, ProblemSet
-from bench.report import markdown
+from bench.contest.cell import run_cell
+from bench.contest.contestants import Contestant, contestants, missing_peers
+from bench.contest.dense_length import NUM_CHORDS
+from bench.contest.environment import environment, source_digest
+from bench.contest.solvers_report import markdown
+from bench.problems.closed_forms import closed_forms
+from bench.problems.learned_metrics import digits, published
+from bench.problems.problem_set import ROOT, ProblemSet
 from geodesics import GraphPaths
 
 QUICK_PROBLEMS = 4

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from statistics import median
 
-from bench.environment import environment
-from bench.problem_set import ROOT
+from bench.contest.environment import environment
+from bench.problems.problem_set import ROOT
 
 IMPORTS = (
     "import geodesics",

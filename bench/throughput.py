@@ -21,14 +21,14 @@ from typing import Any
 
 import torch
 
-from bench.cell import Seconds, timed
-from bench.clock import TimedMetric, TimeLimit
-from bench.contestants import Answer, Contestant, contestants, missing_peers
-from bench.environment import environment, source_digest
-from bench.many_pairs import SINGLE, many_pairs
-from bench.measure import dense_length
-from bench.problem_set import ROOT, ProblemSet
-from bench.throughput_report import markdown
+from bench.contest.cell import Seconds, timed
+from bench.contest.contestants import Answer, Contestant, contestants, missing_peers
+from bench.contest.dense_length import dense_length
+from bench.contest.environment import environment, source_digest
+from bench.contest.throughput_report import markdown
+from bench.contest.time_limit import TimedMetric, TimeLimit
+from bench.problems.many_pairs import SINGLE, many_pairs
+from bench.problems.problem_set import ROOT, ProblemSet
 from geodesics import Curve
 
 SETS = ("sphere", "half-plane", "torus", "digits", "digits" + SINGLE)

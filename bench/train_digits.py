@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bench.learned import DIGITS_RBF, DIGITS_VAE, MODELS
+from bench.problems.learned_metrics import DIGITS_RBF, DIGITS_VAE, MODELS
 from vae import fit_rbf_to_vae, load_digits, save_rbf, save_vae
 from vae.demo import RBF, Options, train
 

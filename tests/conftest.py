@@ -17,7 +17,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 
 # Under importlib mode a test imports no neighbor; this folder is on the path for `problems`, the table of
-# all solvers.
+# all solvers, and `samples`.
 sys.path.insert(0, str(ROOT / "tests"))
 
 torch.set_num_threads(2)

@@ -8,8 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vae.activations import Activation
-    from vae.checkpoints import (
+    from vae.autoencoder.activations import Activation
+    from vae.autoencoder.loss import annealing, gaussian_nll, kl_to_prior, vae_loss
+    from vae.autoencoder.model import VAE, VAEConfig
+    from vae.autoencoder.networks import ConvolutionalArchitecture, DiagonalGaussian, PerceptronArchitecture
+    from vae.autoencoder.training import EpochRecord, TrainingConfig, TrainingResult, train_vae
+    from vae.deviation.neural_field import NeuralField
+    from vae.deviation.neural_field_fit import NeuralFieldConfig, fit_neural_field, fit_neural_field_to_vae
+    from vae.deviation.rbf import RBFPrecision
+    from vae.deviation.rbf_fit import RBFConfig, fit_rbf, fit_rbf_to_vae
+    from vae.deviation.rbf_selection import DeviationScore, RBFCandidate, RBFSelection, score_deviation, select_rbf
+    from vae.files.checkpoints import (
         load_neural_field,
         load_optimizer,
         load_rbf,
@@ -19,18 +28,9 @@ if TYPE_CHECKING:
         save_rbf,
         save_vae,
     )
-    from vae.data import Dataset, from_arrays, load_digits, load_fashion_mnist, load_mnist, read_idx
-    from vae.generators import MeanGenerator, NeuralFieldGenerator, RBFGenerator, VAEGenerator
-    from vae.loss import annealing, gaussian_nll, kl_to_prior, vae_loss
-    from vae.model import VAE, VAEConfig
-    from vae.networks import ConvolutionalArchitecture, DiagonalGaussian, PerceptronArchitecture
-    from vae.neural_field import NeuralField
-    from vae.neural_field_fit import NeuralFieldConfig, fit_neural_field, fit_neural_field_to_vae
-    from vae.published import load_published
-    from vae.rbf import RBFPrecision
-    from vae.rbf_fit import RBFConfig, fit_rbf, fit_rbf_to_vae
-    from vae.rbf_selection import DeviationScore, RBFCandidate, RBFSelection, score_deviation, select_rbf
-    from vae.training import EpochRecord, TrainingConfig, TrainingResult, train_vae
+    from vae.files.datasets import Dataset, from_arrays, load_digits, load_fashion_mnist, load_mnist, read_idx
+    from vae.files.published_weights import load_published
+    from vae.generators.plugins import MeanGenerator, NeuralFieldGenerator, RBFGenerator, VAEGenerator
 
 __all__ = [
     "VAE",
@@ -82,8 +82,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "activations": ("Activation",),
-    "checkpoints": (
+    "autoencoder.activations": ("Activation",),
+    "files.checkpoints": (
         "load_neural_field",
         "load_optimizer",
         "load_rbf",
@@ -93,18 +93,18 @@ _MODULES = {
         "save_rbf",
         "save_vae",
     ),
-    "data": ("Dataset", "from_arrays", "load_digits", "load_fashion_mnist", "load_mnist", "read_idx"),
-    "generators": ("MeanGenerator", "NeuralFieldGenerator", "RBFGenerator", "VAEGenerator"),
-    "loss": ("annealing", "gaussian_nll", "kl_to_prior", "vae_loss"),
-    "model": ("VAE", "VAEConfig"),
-    "networks": ("ConvolutionalArchitecture", "DiagonalGaussian", "PerceptronArchitecture"),
-    "neural_field": ("NeuralField",),
-    "neural_field_fit": ("NeuralFieldConfig", "fit_neural_field", "fit_neural_field_to_vae"),
-    "published": ("load_published",),
-    "rbf": ("RBFPrecision",),
-    "rbf_fit": ("RBFConfig", "fit_rbf", "fit_rbf_to_vae"),
-    "rbf_selection": ("DeviationScore", "RBFCandidate", "RBFSelection", "score_deviation", "select_rbf"),
-    "training": ("EpochRecord", "TrainingConfig", "TrainingResult", "train_vae"),
+    "files.datasets": ("Dataset", "from_arrays", "load_digits", "load_fashion_mnist", "load_mnist", "read_idx"),
+    "generators.plugins": ("MeanGenerator", "NeuralFieldGenerator", "RBFGenerator", "VAEGenerator"),
+    "autoencoder.loss": ("annealing", "gaussian_nll", "kl_to_prior", "vae_loss"),
+    "autoencoder.model": ("VAE", "VAEConfig"),
+    "autoencoder.networks": ("ConvolutionalArchitecture", "DiagonalGaussian", "PerceptronArchitecture"),
+    "deviation.neural_field": ("NeuralField",),
+    "deviation.neural_field_fit": ("NeuralFieldConfig", "fit_neural_field", "fit_neural_field_to_vae"),
+    "files.published_weights": ("load_published",),
+    "deviation.rbf": ("RBFPrecision",),
+    "deviation.rbf_fit": ("RBFConfig", "fit_rbf", "fit_rbf_to_vae"),
+    "deviation.rbf_selection": ("DeviationScore", "RBFCandidate", "RBFSelection", "score_deviation", "select_rbf"),
+    "autoencoder.training": ("EpochRecord", "TrainingConfig", "TrainingResult", "train_vae"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

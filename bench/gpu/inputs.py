@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bench.contest.dense_length import dense_length
 from bench.gpu.bare import STARTS
 from bench.gpu.models import Pairs
-from bench.learned import digits_model
-from bench.measure import dense_length
-from bench.problem_set import Model, ProblemSet
+from bench.problems.learned_metrics import digits_model
+from bench.problems.problem_set import Model, ProblemSet
 from geodesics import EnergySolver, GraphPaths, geodesic
 
 NUM_PAIRS = 512

@@ -1,6 +1,7 @@
 """All experiments, in the order in which they are done."""
 
-from bench.paper import (
+from bench.paper.experiment import Experiment
+from bench.paper.experiments import (
     clustering,
     density,
     deviation_fields,
@@ -8,13 +9,12 @@ from bench.paper import (
     faithfulness,
     interpolation,
     latent_space,
-    open_questions_activations,
-    open_questions_dimensions,
-    open_questions_field,
     solver_comparison,
-    walks,
 )
-from bench.paper.experiment import Experiment
+from bench.paper.experiments import random_walks as walks
+from bench.paper.open_questions import activations as open_questions_activations
+from bench.paper.open_questions import dimensions as open_questions_dimensions
+from bench.paper.open_questions import neural_field as open_questions_field
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     latent_space.EXPERIMENT,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench.paper.open_questions_config import OpenQuestionsConfig
+from bench.paper.open_questions.config import OpenQuestionsConfig
 from vae import Activation
 
 

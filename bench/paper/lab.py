@@ -33,7 +33,7 @@ from vae import (
     save_rbf,
     train_vae,
 )
-from vae.checkpoints import read, write
+from vae.files.checkpoints import read, write
 
 Item = TypeVar("Item")
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.clock import TimedMetric
+from bench.contest.time_limit import TimedMetric
 from bench.peers.jax_metrics import PORTED, JaxMetric, jax_metric
-from bench.problem_set import ProblemSet
+from bench.problems.problem_set import ProblemSet
 
 __all__ = ["PORTED", "georce_geodesics"]
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from torch import Tensor
 
-from bench.learned import DIGITS_RBF, DIGITS_VAE
+from bench.problems.learned_metrics import DIGITS_RBF, DIGITS_VAE
 from vae import VAE, RBFPrecision, load_rbf, load_vae
 
 jax.config.update("jax_enable_x64", True)

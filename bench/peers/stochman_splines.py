@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.clock import TimedMetric
-from bench.problem_set import ProblemSet
+from bench.contest.time_limit import TimedMetric
+from bench.problems.problem_set import ProblemSet
 
 # Points at which the smooth curves are read off.
 _POINTS = 1025

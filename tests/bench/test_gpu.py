@@ -14,7 +14,7 @@ from bench.gpu.bare import MODELS, read_safetensors, stand_in
 from bench.gpu.checks import check_points
 from bench.gpu.models import Given, digits_generator, digits_pairs
 from bench.gpu.stopwatch import Stopwatch
-from bench.learned import DIGITS_RBF, digits_model
+from bench.problems.learned_metrics import DIGITS_RBF, digits_model
 from geodesics import geodesic
 from vae import load_rbf
 

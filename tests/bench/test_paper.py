@@ -24,12 +24,19 @@ from scipy.interpolate import CubicSpline
 
 from bench.paper.__main__ import main, parse
 from bench.paper.catalog import EXPERIMENTS
-from bench.paper.clustering import f_measure
 from bench.paper.config import PaperConfig, configured, reduced
 from bench.paper.data import draw_pairs
 from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.faithfulness import smallest_deviation_bandwidths
-from bench.paper.graph_spline import SplineGraph, build_graph, certified_lengths, connect_by_spline, smooth, spline
+from bench.paper.experiments.clustering import f_measure
+from bench.paper.experiments.faithfulness import smallest_deviation_bandwidths
+from bench.paper.experiments.graph_spline import (
+    SplineGraph,
+    build_graph,
+    certified_lengths,
+    connect_by_spline,
+    smooth,
+    spline,
+)
 from bench.paper.lab import Lab, Model
 from bench.paper.paths import frames_at_equal_latent_steps, largest_deviation
 from bench.paper.run import described, jsonable, run_experiments, stored, write_json

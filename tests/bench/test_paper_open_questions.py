@@ -9,10 +9,14 @@ import torch
 
 pytest.importorskip("matplotlib")
 
-from bench.paper import open_questions_activations, open_questions_dimensions, open_questions_field
 from bench.paper.config import configured
 from bench.paper.lab import Lab
-from bench.paper.open_questions import (
+from bench.paper.open_questions import activations as open_questions_activations
+from bench.paper.open_questions import dimensions as open_questions_dimensions
+from bench.paper.open_questions import neural_field as open_questions_field
+from bench.paper.open_questions.config import OpenQuestionsConfig
+from bench.paper.open_questions.flatness import curvatures, verdict
+from bench.paper.open_questions.studies import (
     candidates,
     chosen_rbf,
     connect_pairs,
@@ -21,8 +25,6 @@ from bench.paper.open_questions import (
     own_space,
     rbf_space,
 )
-from bench.paper.open_questions_config import OpenQuestionsConfig
-from bench.paper.open_questions_flatness import curvatures, verdict
 from bench.paper.run import run_experiments
 from geodesics import length, sectional_curvature
 from vae import Activation

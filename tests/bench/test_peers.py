@@ -7,11 +7,11 @@ import numpy
 import pytest
 import torch
 
-from bench.clock import TimedMetric, TimeLimit
-from bench.closed_forms import closed_forms
-from bench.contestants import contestants, missing_peers, peers
-from bench.learned import digits
-from bench.measure import dense_length
+from bench.contest.contestants import contestants, missing_peers, peers
+from bench.contest.dense_length import dense_length
+from bench.contest.time_limit import TimedMetric, TimeLimit
+from bench.problems.closed_forms import closed_forms
+from bench.problems.learned_metrics import digits
 
 # Contestants and the packages that they need.
 PACKAGES = {

@@ -7,14 +7,14 @@ from functools import cache
 import pytest
 import torch
 
-from bench import cell as cell_module
 from bench import solvers
-from bench.cell import run_cell
-from bench.closed_forms import closed_forms
-from bench.contestants import Answer, Contestant, contestants
-from bench.learned import digits, digits_model
-from bench.measure import dense_length
-from bench.report import markdown, summarize
+from bench.contest import cell as cell_module
+from bench.contest.cell import run_cell
+from bench.contest.contestants import Answer, Contestant, contestants
+from bench.contest.dense_length import dense_length
+from bench.contest.solvers_report import markdown, summarize
+from bench.problems.closed_forms import closed_forms
+from bench.problems.learned_metrics import digits, digits_model
 from geodesics import Curve, EnergySolver, GraphPaths, PullbackMetric, geodesic, straight_lines
 
 CHORDS = 2000

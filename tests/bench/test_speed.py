@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from bench import compare, scaling, throughput
-from bench.clock import TimeLimit
-from bench.closed_forms import closed_forms
-from bench.contestants import Answer, Contestant, contestants
-from bench.many_pairs import many_pairs
+from bench.contest.contestants import Answer, Contestant, contestants
+from bench.contest.throughput_report import markdown
+from bench.contest.time_limit import TimeLimit
+from bench.problems.closed_forms import closed_forms
+from bench.problems.many_pairs import many_pairs
 from bench.start_up import seconds
-from bench.throughput_report import markdown
 from geodesics import Curve, PullbackMetric, geodesic
 
 

@@ -3,26 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from samples import random_curve, uneven
 
 from geodesics import Curve
 from geodesics.curves.elements import lobatto_nodes
 
 DEGREES = [1, 2, 3, 5]
-
-
-def uneven(count, batch):
-    """Knots of widths 1 : 2 : 1 : 2 ..., a little different in each row."""
-    widths = (
-        1
-        + torch.arange(count, dtype=torch.float64) % 2
-        + 0.1 * torch.arange(batch, dtype=torch.float64)[:, None]
-    )
-    t = torch.cat([torch.zeros(batch, 1, dtype=torch.float64), widths.cumsum(1)], dim=1)
-    return t / t[:, -1:]
-
-
-def random_curve(normal, degree, batch=3, count=4):
-    return Curve(normal(batch, count * degree + 1, 2), uneven(count, batch), degree)
 
 
 def nodes_of(curve):

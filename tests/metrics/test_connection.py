@@ -3,7 +3,7 @@
 import pytest
 import torch
 from problems import CASES, EMBEDDED, half_plane_tensor, sphere, sphere_tensor
-from test_metrics import points_near
+from samples import points_near
 from torch import nn
 
 from geodesics import PullbackMetric, Stack, christoffel_symbols, general_acceleration, pullback_acceleration

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from problems import EMBEDDED, disk_tensor, fisher_tensor, half_plane_tensor, sphere, sphere_tensor, torus, torus_tensor
-from test_metrics import points_near
+from samples import points_near
 from torch import nn
 
 from geodesics import FunctionMetric, PullbackMetric, Stack, gaussian_curvature, sectional_curvature

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from problems import CASES, half_plane_tensor, sphere
-from test_curves import random_curve, uneven
+from samples import random_curve, uneven
 
 from geodesics import Curve, FunctionMetric, PullbackMetric, energy, length
 from geodesics.metrics.lengths import element_lengths, kronrod_rule

@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 import torch
 from problems import CASES, EMBEDDED, half_plane_tensor, sphere
+from samples import points_near
 from torch import nn
 
 from geodesics import FunctionMetric, PullbackMetric, Stack, inner, log_measure, norm
-
-
-def points_near(problem, normal, count=6):
-    z0, z1 = problem.ends()
-    t = torch.linspace(0.1, 0.9, count, dtype=z0.dtype)[:, None]
-    return z0 + t * (z1 - z0) + 0.02 * normal(count, z0.shape[1])
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 8])

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from problems import CASES, sphere, sphere_tensor
+from samples import scattered
 from torch import nn
 
 from geodesics import FunctionMetric, PullbackMetric, Stack
@@ -24,16 +25,6 @@ def nodes_between(case, normal, degree, count, batch=2, noise=0.05):
 def random_profile(normal, batch, count, quadrature):
     """Positive, of unit integral under the Gauss weights up to a factor, which no derivative minds."""
     return (0.3 * normal(batch, count, quadrature)).exp() / count
-
-
-def scattered(matrices, degree, d):
-    """The dense Hessian that element matrices stand for, written down as a loop."""
-    batch, count, size, _ = matrices.shape
-    total = matrices.new_zeros(batch, (count * degree + 1) * d, (count * degree + 1) * d)
-    for i in range(count):
-        at = slice(i * degree * d, i * degree * d + size)
-        total[:, at, at] += matrices[:, i]
-    return total
 
 
 @pytest.mark.parametrize(("p", "m"), ELEMENTS)

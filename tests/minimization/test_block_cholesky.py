@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_path_energy import scattered
+from samples import scattered
 
 from geodesics.minimization.block_cholesky import solve_chain
 

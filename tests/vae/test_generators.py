@@ -15,7 +15,7 @@ from vae import (
     VAEConfig,
     VAEGenerator,
 )
-from vae.activations import differentiate
+from vae.autoencoder.activations import differentiate
 
 D = 12
 KINDS = ["mean", "vae", "rbf"]

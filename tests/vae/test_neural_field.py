@@ -22,8 +22,8 @@ from vae import (
     save_neural_field,
     save_rbf,
 )
-from vae.links import log_precision_link
-from vae.neural_field_fit import off_data_points, spacing, uncertainty_floor
+from vae.deviation.neural_field_fit import off_data_points, spacing, uncertainty_floor
+from vae.generators.output_links import log_precision_link
 
 F64 = torch.float64
 D = 12

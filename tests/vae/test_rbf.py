@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vae import RBFConfig, RBFPrecision, fit_rbf
-from vae.features import RadialFeatures
-from vae.rbf_fit import bandwidths_of, cluster, fit_weights, principal_components
+from vae.deviation.rbf_fit import bandwidths_of, cluster, fit_weights, principal_components
+from vae.generators.feature_maps import RadialFeatures
 
 F64 = torch.float64
 

@@ -17,7 +17,7 @@ from vae import (
     select_rbf,
     train_vae,
 )
-from vae.rbf_selection import nearest_distance, points_off_the_data
+from vae.deviation.rbf_selection import nearest_distance, points_off_the_data
 
 F64 = torch.float64
 D = 6

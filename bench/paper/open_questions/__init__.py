@@ -1,0 +1,1 @@
+"""What the paper leaves open: latent dimensions, activations, a neural field, and curvature."""

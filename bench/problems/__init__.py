@@ -1,0 +1,1 @@
+"""What contestants solve: closed forms, learned metrics, and as many pairs as a batch takes."""
