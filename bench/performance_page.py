@@ -1,4 +1,4 @@
-"""Put the stored results into docs/performance.md: ``python -m bench.performance_page``.
+"""Put the stored results into docs/explanation/performance.md: ``python -m bench.performance_page``.
 
 Each table of the page stands between two comments that name it; it is written anew from ``bench/results``, with device,
 number type, date and commit. What has not been measured says so, with the command that measures it.
@@ -14,7 +14,7 @@ from bench.problems.problem_set import ROOT
 from bench.scaling import law_table, precision_table
 
 RESULTS = ROOT / "bench" / "results"
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
 
 Table = Callable[[dict[str, Any]], list[str]]
 

@@ -6,10 +6,12 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import geodesics
+import vae
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if path.exists()]
@@ -36,6 +38,13 @@ def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         exec(compile("\n" * line + code, str(page), "exec"), names)
 
 
+def documented(package: ModuleType) -> list[tuple[str, str]]:
+    """Page and name of every entry of the reference that belongs to a package."""
+    pattern = re.compile(rf"^::: {package.__name__}\.(\w+)$", re.MULTILINE)
+    pages = sorted(ROOT.glob("docs/reference/*.md"))
+    return [(page.stem, name) for page in pages for name in pattern.findall(page.read_text("utf-8"))]
+
+
 def test_blocks_are_found_and_none_opts_out() -> None:
     page = "text\n```python\na = 1\n```\n```text\nx = y\n```\n- item\n  ```python\n  b = 2\n  ```\n"
     assert list(python_blocks(page)) == [(2, "a = 1\n"), (9, "b = 2\n")]
@@ -43,10 +52,14 @@ def test_blocks_are_found_and_none_opts_out() -> None:
         list(python_blocks("```python notest\na = 1\n```\n"))
 
 
-def test_every_public_name_is_in_the_reference() -> None:
-    reference = (ROOT / "docs/api.md").read_text("utf-8")
-    documented = re.findall(r"^::: geodesics\.(\w+)$", reference, re.MULTILINE)
-    assert sorted(documented) == sorted(geodesics.__all__)
+@pytest.mark.parametrize("package", [geodesics, vae], ids=lambda package: package.__name__)
+def test_every_public_name_is_in_the_reference(package: ModuleType) -> None:
+    assert sorted(name for _, name in documented(package)) == sorted(package.__all__)
+
+
+def test_names_are_on_the_page_of_their_folder() -> None:
+    for page, name in documented(geodesics):
+        assert getattr(geodesics, name).__module__.split(".")[1] == page, name
 
 
 def test_site_builds(tmp_path: Path) -> None:
