@@ -2,7 +2,8 @@
 #
 #   make demo       train on the bundled digits, compute geodesics, write the pictures
 #   make test       the tests but the slow ones        make test-all   all of them
-#   make lint       ruff        make types   mypy      make docs       the site, in site/
+#   make lint       ruff, its formatter included       make format     the code as the formatter writes it
+#   make types      mypy                               make docs       the site, in site/
 #   make bench      the core's speed, now and stored   make clean      remove all that make made
 #
 # Another Python:          make test PYTHON=python3.13
@@ -21,7 +22,7 @@ PYTHON ?= $(or $(shell for python in python3.11 python3.12 python3.13 python3.10
 # OpenMP threads that wait should sleep: spinning, they take the processor from the threads that work.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-all lint types docs bench clean
+.PHONY: demo test test-all lint format types docs bench clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.demo
@@ -35,6 +36,10 @@ test-all: $(VENV)/.dev
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/python -m ruff format .
 
 types: $(VENV)/.dev
 	$(BIN)/python -m mypy

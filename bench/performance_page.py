@@ -34,9 +34,7 @@ def filled(page: str) -> str:
         else:
             lines = [f"**Not yet measured**: `{command}`."]
         block = "\n".join([f"<!-- {name} -->", "", *lines, "", f"<!-- end of {name} -->"])
-        page, count = re.subn(
-            rf"<!-- {name} -->.*?<!-- end of {name} -->", lambda _, b=block: b, page, flags=re.DOTALL
-        )
+        page, count = re.subn(rf"<!-- {name} -->.*?<!-- end of {name} -->", lambda _, b=block: b, page, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"the page must hold one block {name}; it has {count}")
     return page

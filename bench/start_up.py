@@ -29,9 +29,7 @@ def seconds(statement: str, runs: int = RUNS) -> float:
     """Median processor time of a statement in a fresh interpreter that has loaded torch."""
     code = f"import time, torch; start = time.process_time(); {statement}; print(time.process_time() - start)"
     command = [sys.executable, "-c", code]
-    found = [
-        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout for _ in range(runs)
-    ]
+    found = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout for _ in range(runs)]
     return median(map(float, found))
 
 

@@ -191,9 +191,7 @@ def _lost(error: str) -> dict[str, Any]:
     return {"rate": None, "note": error, "solved": 0}
 
 
-def _judged(
-    parts: list[ProblemSet], answers: list[Answer], runs: list[list[Seconds]], error: str
-) -> dict[str, Any]:
+def _judged(parts: list[ProblemSet], answers: list[Answer], runs: list[list[Seconds]], error: str) -> dict[str, Any]:
     """Rates, and the excess of the curves over the best lengths; later runs count where there are any."""
     if not answers:
         return _lost(error)

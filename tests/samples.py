@@ -7,11 +7,7 @@ from geodesics import Curve
 
 def uneven(count, batch):
     """Knots of widths 1 : 2 : 1 : 2 ..., a little different in each row."""
-    widths = (
-        1
-        + torch.arange(count, dtype=torch.float64) % 2
-        + 0.1 * torch.arange(batch, dtype=torch.float64)[:, None]
-    )
+    widths = 1 + torch.arange(count, dtype=torch.float64) % 2 + 0.1 * torch.arange(batch, dtype=torch.float64)[:, None]
     t = torch.cat([torch.zeros(batch, 1, dtype=torch.float64), widths.cumsum(1)], dim=1)
     return t / t[:, -1:]
 

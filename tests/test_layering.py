@@ -109,9 +109,7 @@ def public_objects() -> Iterator[tuple[str, object]]:
                         yield f"{package}.{name}.{attribute}", getattr(value, attribute)
 
 
-@pytest.mark.parametrize(
-    ("package", "others"), [("geodesics", {"vae", "bench", "tests"}), ("vae", {"bench", "tests"})]
-)
+@pytest.mark.parametrize(("package", "others"), [("geodesics", {"vae", "bench", "tests"}), ("vae", {"bench", "tests"})])
 def test_packages_do_not_look_up(package: str, others: set[str]) -> None:
     found = [
         f"{module}: {name}"

@@ -152,9 +152,7 @@ def _answer(metric: Metric, problems: ProblemSet, solver: Solver, initial: Initi
     )
 
 
-def _peer(
-    name: str, solve: PeerSolver, one_by_one: bool = False, problems: frozenset[str] | None = None
-) -> Contestant:
+def _peer(name: str, solve: PeerSolver, one_by_one: bool = False, problems: frozenset[str] | None = None) -> Contestant:
     def answer(part: ProblemSet, metric: TimedMetric) -> Answer:
         points, converged = solve(part, metric)
         unknown = torch.full_like(part.best, torch.nan)

@@ -49,9 +49,7 @@ def check_points(name: str, maker: Maker, dtype: torch.dtype, device: str, seed:
     ]
 
 
-def check_geodesics(
-    maker: Maker, pairs: Pairs, dtype: torch.dtype, device: str, count: int
-) -> list[dict[str, Any]]:
+def check_geodesics(maker: Maker, pairs: Pairs, dtype: torch.dtype, device: str, count: int) -> list[dict[str, Any]]:
     """Lengths and statuses of the first pairs against the same solver in float64 on the CPU."""
     lengths = []
     for where, kind in ((device, dtype), ("cpu", torch.float64)):

@@ -108,9 +108,7 @@ def solves(
     ]
 
 
-def polished(
-    maker: Maker, pairs: Pairs, watch: Stopwatch, device: str, batch: int
-) -> list[Measured]:
+def polished(maker: Maker, pairs: Pairs, watch: Stopwatch, device: str, batch: int) -> list[Measured]:
     """Mixed precision: solved in float32, and its curves solved on in float64."""
     rough, fine = (maker(dtype, device) for dtype in (torch.float32, torch.float64))
     single, double = (pairs.repeated(batch, next(g.buffers())) for g in (rough, fine))

@@ -122,9 +122,7 @@ class Lab:
         c = self.config
         return TrainingConfig(c.epochs, c.batch_size, c.learning_rate, c.seed)
 
-    def train(
-        self, name: str, split: Split, model: VAEConfig, training: TrainingConfig | None = None
-    ) -> Model:
+    def train(self, name: str, split: Split, model: VAEConfig, training: TrainingConfig | None = None) -> Model:
         """Train a model, or load it, or go on with its training where it was killed.
 
         Args:
@@ -144,9 +142,7 @@ class Lab:
             self._models[path] = Model(name, split, vae, latents, held_out, trained.history, path)
         return self._models[path]
 
-    def rbf(
-        self, model: Model, num_centers: int | None = None, bandwidth_factor: float | None = None
-    ) -> RBFPrecision:
+    def rbf(self, model: Model, num_centers: int | None = None, bandwidth_factor: float | None = None) -> RBFPrecision:
         """The RBF precision of a model, fitted or loaded; K and a are those configured where they are None."""
         count = num_centers or self.config.num_centers
         factor = bandwidth_factor or self.config.bandwidth_factor

@@ -45,9 +45,7 @@ def connect(lab: Lab, model: Model, metric: Metric, z0: Tensor, z1: Tensor, text
     ]
     finest = max(part.curve.num_segments for part in parts)
     curves = [part.curve.with_segments(finest) for part in parts]
-    whole = Curve(
-        torch.cat([c.points for c in curves]), torch.cat([c.knots for c in curves]), curves[0].degree
-    )
+    whole = Curve(torch.cat([c.points for c in curves]), torch.cat([c.knots for c in curves]), curves[0].degree)
     fields = zip(*(part[1:] for part in parts), strict=True)
     return GeodesicResult(whole, *(torch.cat(field) for field in fields))
 
@@ -75,10 +73,7 @@ def statuses(result: GeodesicResult) -> dict[str, int]:
 
 def certified(lab: Lab, metric: Metric, curves: Curve, text: str) -> tuple[Tensor, Tensor]:
     """Lengths of curves with error estimates, `geodesics.length` in parts."""
-    parts = [
-        length(metric, curves[start : start + PART])
-        for start in lab.progress(range(0, len(curves), PART), text)
-    ]
+    parts = [length(metric, curves[start : start + PART]) for start in lab.progress(range(0, len(curves), PART), text)]
     return torch.cat([value for value, _ in parts]), torch.cat([error for _, error in parts])
 
 
@@ -111,9 +106,7 @@ def watch(model: Model, z: Float[Tensor, "b t d"]) -> Frames:
     """Decode frames and compare them with one another and with the training images."""
     with torch.no_grad():
         images = model.vae.decode(z.flatten(0, 1)).mean
-        nearest = torch.cat(
-            [torch.cdist(part, model.split.train.x.double()).amin(1) for part in images.split(_ROWS)]
-        )
+        nearest = torch.cat([torch.cdist(part, model.split.train.x.double()).amin(1) for part in images.split(_ROWS)])
     change = images.view(*z.shape[:2], -1).diff(dim=1).norm(dim=-1)
     nearest = nearest.view(z.shape[:2])
     return Frames(change.amax(1), change.sum(1), nearest.mean(1), nearest.amax(1))

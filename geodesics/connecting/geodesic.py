@@ -96,9 +96,7 @@ def _pinned(curve: Curve, z0: Tensor, z1: Tensor) -> Curve:
     return Curve(points, curve.knots, curve.degree)
 
 
-def _combine(
-    parts: list[GeodesicResult], rows: Tensor, z0: Tensor, z1: Tensor, finite: Tensor
-) -> GeodesicResult:
+def _combine(parts: list[GeodesicResult], rows: Tensor, z0: Tensor, z1: Tensor, finite: Tensor) -> GeodesicResult:
     """The answers of the solved rows, trivial answers for z0 == z1, and INVALID for ends that are not finite."""
     count = max((part.curve.num_segments for part in parts), default=1)
     degree = parts[0].curve.degree if parts else 1

@@ -49,9 +49,7 @@ def log_map(
     lost = ~result.converged
     count = int(lost.sum())
     if count:
-        warnings.warn(
-            f"{count} of {len(z0)} geodesics did not converge; their logarithms are NaN", stacklevel=2
-        )
+        warnings.warn(f"{count} of {len(z0)} geodesics did not converge; their logarithms are NaN", stacklevel=2)
     return v.masked_fill(lost[:, None], torch.nan)
 
 

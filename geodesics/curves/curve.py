@@ -110,4 +110,3 @@ class Curve:
     def reverse(self) -> "Curve":
         """The curves run backwards, t -> 1 - t."""
         return Curve(self.points.flip(1), 1 - self.knots.flip(1), self.degree)
-

@@ -29,12 +29,11 @@ def interpolate(x: Float[Tensor, "b t"], nodes: Float[Tensor, "b k"], values: Fl
     return y0 + (y1 - y0) * ((x - x0) / width).clamp(0, 1)
 
 
-def mixed_arc(
-    riemannian: Float[Tensor, "b k"], latent: Float[Tensor, "b k"]
-) -> Float[Tensor, "b k1"]:
+def mixed_arc(riemannian: Float[Tensor, "b k"], latent: Float[Tensor, "b k"]) -> Float[Tensor, "b k1"]:
     """Cumulative mixed arc length, from 0 to 1, of consecutive cells with the given two lengths."""
-    shares = [cells / cells.sum(1, keepdim=True).clamp(min=torch.finfo(cells.dtype).tiny)
-              for cells in (latent, riemannian)]
+    shares = [
+        cells / cells.sum(1, keepdim=True).clamp(min=torch.finfo(cells.dtype).tiny) for cells in (latent, riemannian)
+    ]
     mixed = _LATENT_SHARE * shares[0] + (1 - _LATENT_SHARE) * shares[1]
     total = torch.cat([torch.zeros_like(mixed[:, :1]), mixed.cumsum(1)], dim=1)
     return total / total[:, -1:].clamp(min=torch.finfo(total.dtype).tiny)

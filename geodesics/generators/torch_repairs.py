@@ -63,9 +63,7 @@ def instance_norm(
 ) -> Tensor:
     """As `layer_norm` over the axes after the channels; torch's own where there are running statistics."""
     if running_mean is not None or not use_input_stats:
-        return functional.instance_norm(
-            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
-        )
+        return functional.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     space = range(2, input.ndim)
     per_channel = (-1, *(1 for _ in space))
     weight, bias = (None if t is None else t.reshape(per_channel) for t in (weight, bias))

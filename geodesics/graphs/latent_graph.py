@@ -214,9 +214,7 @@ class LatentGraph:
         return torch.cat(chosen)
 
 
-def trapezoid(
-    step: Float[Tensor, "*#n d"], M: Float[Tensor, "*#n d d"], N: Float[Tensor, "*#n d d"]
-) -> Tensor:
+def trapezoid(step: Float[Tensor, "*#n d"], M: Float[Tensor, "*#n d d"], N: Float[Tensor, "*#n d d"]) -> Tensor:
     """Length of a short straight step between points with metric tensors M and N."""
     start, end = (torch.einsum("...i,...ij,...j->...", step, m, step).clamp(min=0).sqrt() for m in (M, N))
     return (start + end) / 2

@@ -151,9 +151,7 @@ class Land:
         """Probabilities of the components given points ``(n, d)``, ``(n, K)``; NaN without any geodesic."""
         return torch.softmax(self._joint(z), dim=1)
 
-    def sample(
-        self, n: int, *, num_steps: int = 10, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "n d"]:
+    def sample(self, n: int, *, num_steps: int = 10, generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
         """Draw n points.
 
         Every point is the end of its own Markov chain (independence sampler, Tierney 1994), whose candidates are nodes

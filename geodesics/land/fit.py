@@ -267,9 +267,7 @@ def _by_geodesics(
     return Climb(state, r, iterations, converged)
 
 
-def _euclidean_labels(
-    z: Tensor, finite: Tensor, count: int, generator: torch.Generator | None
-) -> Int[Tensor, " n"]:
+def _euclidean_labels(z: Tensor, finite: Tensor, count: int, generator: torch.Generator | None) -> Int[Tensor, " n"]:
     device = None if generator is None else generator.device
     seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
     points = z[finite].detach().cpu().numpy()

@@ -51,17 +51,13 @@ def christoffel_symbols(tensor: TensorField, z: Float[Tensor, "b d"]) -> Float[T
         ``(B, d, d, d)``, upper index first; NaN in the rows where G is not positive definite.
     """
     G, dG = tensor_derivative(tensor, z)
-    first_kind = (
-        torch.einsum("iblj->blij", dG) + torch.einsum("jbli->blij", dG) - torch.einsum("lbij->blij", dG)
-    ) / 2
+    first_kind = (torch.einsum("iblj->blij", dG) + torch.einsum("jbli->blij", dG) - torch.einsum("lbij->blij", dG)) / 2
     b, d = z.shape
     columns = first_kind.reshape(b, d, d * d).movedim(-1, 0)
     return torch.stack([solve_metric(G, column) for column in columns], dim=-1).reshape(b, d, d, d)
 
 
-def general_acceleration(
-    tensor: TensorField, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
-) -> Float[Tensor, "b d"]:
+def general_acceleration(tensor: TensorField, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
     """Geodesic acceleration of any metric, in the paper's form.
 
     ``c'' = -1/2 M^{-1} [2 (I kron c'^T) (dvec M / dc) c' - (dvec M / dc)^T (c' kron c')]`` (Arvanitidis, Hansen and

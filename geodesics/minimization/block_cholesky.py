@@ -59,9 +59,7 @@ def solve_chain(
     return solution, positive & positive_chain
 
 
-def _eliminate(
-    pivot: Tensor, coupling: Tensor, load: Tensor, rest: _Condensed
-) -> tuple[_Condensed, Tensor, Tensor]:
+def _eliminate(pivot: Tensor, coupling: Tensor, load: Tensor, rest: _Condensed) -> tuple[_Condensed, Tensor, Tensor]:
     """Schur complement of one set of pivot blocks ``(B, N, k, k)``; also ``pivot^{-1} [coupling, load]``."""
     solved, positive = solve_positive(pivot, torch.cat([coupling, load[..., None]], dim=-1))
     update = coupling.mT @ solved

@@ -249,4 +249,3 @@ def refine(
     share = arc[:, per_element::per_element] - arc[:, :-1:per_element]
     pieces = allot_pieces(share, speed @ elements.weights, mismatch, count)
     return trials._replace(points=Curve(trials.points, None, elements.degree).subdivide(pieces, count).points)
-

@@ -36,8 +36,7 @@ def solve_two_point(A: Float[Tensor, "b s m m"], r: Float[Tensor, "b s m"]) -> F
         levels.append((R[..., :m, :], outer[..., :m, :], count))
         merged = outer[..., m:, :].split([m, m, 1], dim=-1)
         left, right, load = (
-            torch.cat([new, old[:, paired:]], dim=1)
-            for new, old in zip(merged, (left, right, load), strict=True)
+            torch.cat([new, old[:, paired:]], dim=1) for new, old in zip(merged, (left, right, load), strict=True)
         )
     x = _solve_ends(left[:, 0], right[:, 0], load[:, 0, :, 0])
     for R, outer, count in reversed(levels):

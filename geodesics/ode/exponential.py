@@ -90,9 +90,7 @@ def geodesic_flow(
 def _check_tangents(z: Tensor, v: Tensor, tol: float | None, max_steps: int) -> None:
     for name, x in (("z", z), ("v", v)):
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(
-                f"{name} must be a floating-point tensor; got {getattr(x, 'dtype', type(x).__name__)}"
-            )
+            raise TypeError(f"{name} must be a floating-point tensor; got {getattr(x, 'dtype', type(x).__name__)}")
     if z.ndim != 2 or z.shape != v.shape or z.shape[1] < 1:
         raise ValueError(f"z and v must both be (B, d); got {tuple(z.shape)} and {tuple(v.shape)}")
     if z.dtype != v.dtype or z.device != v.device:

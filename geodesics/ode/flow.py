@@ -99,9 +99,7 @@ def integrate(
         drift = _speed_drift(metric, points, velocities)
         failed = field.frozen | ~(drift <= tol**0.5)
         lost = failed[:, None, None]
-        return Flow(
-            points.masked_fill(lost, torch.nan), velocities.masked_fill(lost, torch.nan), drift, failed
-        )
+        return Flow(points.masked_fill(lost, torch.nan), velocities.masked_fill(lost, torch.nan), drift, failed)
 
 
 def _speed_drift(metric: Metric, points: Tensor, velocities: Tensor) -> Tensor:

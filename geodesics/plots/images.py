@@ -132,9 +132,7 @@ def _check_image_shape(image_shape: tuple[int, ...]) -> None:
         raise ValueError(f"image_shape must be (H, W), or (C, H, W) with C = 1 or 3; got {image_shape}")
 
 
-def _strips(
-    decode: Callable[[Tensor], Tensor], z: Float[Tensor, "b t d"], image_shape: tuple[int, ...]
-) -> np.ndarray:
+def _strips(decode: Callable[[Tensor], Tensor], z: Float[Tensor, "b t d"], image_shape: tuple[int, ...]) -> np.ndarray:
     """Frames side by side with gaps of NaN: (B, H, T (W + gap) - gap), with a last axis of 3 in color."""
     images = decode(z.flatten(0, 1))
     size = int(np.prod(image_shape))

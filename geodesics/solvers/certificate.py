@@ -152,9 +152,7 @@ def certified_result(
     )
 
 
-def _status(
-    ended: Ended, length: Tensor, error: Tensor, tol: float | Tensor, length_tol: float
-) -> Int[Tensor, " r"]:
+def _status(ended: Ended, length: Tensor, error: Tensor, tol: float | Tensor, length_tol: float) -> Int[Tensor, " r"]:
     still = ended.gradient <= tol
     status = torch.full_like(ended.iterations, int(Status.CONVERGED))
     verdicts = (

@@ -57,8 +57,7 @@ class CollocationSolver:
     def __post_init__(self) -> None:
         if self.num_segments < 1 or self.max_nodes <= self.num_segments:
             raise ValueError(
-                "num_segments must be at least 1 and max_nodes greater; "
-                f"got {self.num_segments}, {self.max_nodes}"
+                f"num_segments must be at least 1 and max_nodes greater; got {self.num_segments}, {self.max_nodes}"
             )
         require_positive(self, "tol", "gradient_tol", "length_tol")
 

@@ -107,9 +107,7 @@ def equal_arc_nodes(
         arc = torch.cat([torch.zeros_like(cells[:, :1]), cells.cumsum(1)], dim=1)
         inner = torch.arange(_CELLS, dtype=arc.dtype, device=arc.device) / _CELLS
         width = curve.knots[:, 1:] - curve.knots[:, :-1]
-        times = torch.cat(
-            [(curve.knots[:, :-1, None] + width[..., None] * inner).flatten(1), curve.knots[:, -1:]], 1
-        )
+        times = torch.cat([(curve.knots[:, :-1, None] + width[..., None] * inner).flatten(1), curve.knots[:, -1:]], 1)
         parts.append(equal_mixed_nodes(curve, arc / arc[:, -1:], times, degree, num_segments))
         costs.append(torch.full_like(parts[-1][:, 0, 0], cells.shape[1], dtype=torch.long))
     return torch.cat(parts), torch.cat(costs)

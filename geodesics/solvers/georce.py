@@ -64,9 +64,7 @@ class GeorceSolver:
         tol = self.tol or torch.finfo(points.dtype).eps ** 0.375
 
         def step(state: DescentState) -> DescentState:
-            state, accepted = line_search(
-                objective, state, _direction(state), torch.ones_like(state.estimate)
-            )
+            state, accepted = line_search(objective, state, _direction(state), torch.ones_like(state.estimate))
             return state._replace(stalled=~accepted)
 
         ended = descend(objective, step, points, (), spent, tol, self.max_iter)

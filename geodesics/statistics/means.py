@@ -249,6 +249,4 @@ def _is_better(metric: Metric, weights: Tensor, old: _Place, new: _Place, v: Ten
 
 
 def _choose(better: Tensor, new: _Place, old: _Place) -> _Place:
-    return _Place(
-        *(torch.where(better.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True))
-    )
+    return _Place(*(torch.where(better.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True)))

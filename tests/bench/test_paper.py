@@ -316,7 +316,7 @@ def test_frames_are_at_equal_latent_steps() -> None:
 
 def test_the_largest_deviation_is_met_on_the_way() -> None:
     curves = Curve(torch.tensor([[[-1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [2.0, 0.0]]], dtype=torch.float64))
-    found = largest_deviation(lambda z: (-z[:, :1] ** 2).exp() * torch.tensor([3.0, 4.0], dtype=z.dtype), curves)
+    found = largest_deviation(lambda z: (-(z[:, :1] ** 2)).exp() * torch.tensor([3.0, 4.0], dtype=z.dtype), curves)
     expected = (12.5**0.5) * torch.tensor([1.0, math.exp(-1)], dtype=torch.float64)
     torch.testing.assert_close(found, expected)
 

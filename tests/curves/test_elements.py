@@ -26,9 +26,7 @@ def test_lobatto_nodes_of_low_degree():
     np.testing.assert_allclose(2 * lobatto_nodes(1) - 1, [-1, 1])
     np.testing.assert_allclose(2 * lobatto_nodes(2) - 1, [-1, 0, 1], atol=1e-15)
     np.testing.assert_allclose(2 * lobatto_nodes(3) - 1, [-1, -1 / math.sqrt(5), 1 / math.sqrt(5), 1])
-    np.testing.assert_allclose(
-        2 * lobatto_nodes(4) - 1, [-1, -math.sqrt(3 / 7), 0, math.sqrt(3 / 7), 1], atol=1e-15
-    )
+    np.testing.assert_allclose(2 * lobatto_nodes(4) - 1, [-1, -math.sqrt(3 / 7), 0, math.sqrt(3 / 7), 1], atol=1e-15)
 
 
 @pytest.mark.parametrize("p", DEGREES)

@@ -97,9 +97,7 @@ def test_derivatives_that_contradict_each_other_are_found(normal):
         assert any("contradict" in message for message in report.messages)
 
 
-@pytest.mark.parametrize(
-    "middle", [nn.ReLU(), nn.LeakyReLU(0.2), nn.Identity()], ids=["relu", "leaky", "linear"]
-)
+@pytest.mark.parametrize("middle", [nn.ReLU(), nn.LeakyReLU(0.2), nn.Identity()], ids=["relu", "leaky", "linear"])
 def test_piecewise_linear_decoders_are_not_smooth(middle, normal):
     report = check_generator(decoder(middle), normal(8, 2))
     assert not report.smooth
@@ -133,9 +131,7 @@ def test_train_mode_is_found_and_eval_mode_is_fine(layer, normal):
     assert not report.rows_independent
     assert check_generator(generator.eval(), normal(6, 2)).rows_independent
     after = generator.state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in before.items()), (
-        "a check changes no weights"
-    )
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), "a check changes no weights"
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

@@ -54,6 +54,4 @@ def test_protocols_are_seen_by_structure():
 
 def test_a_generators_own_jacobian_is_used(normal):
     metric = PullbackMetric(Doubled())
-    torch.testing.assert_close(
-        metric.tensor(normal(3, 2)), 4 * torch.eye(2, dtype=torch.float64).expand(3, 2, 2)
-    )
+    torch.testing.assert_close(metric.tensor(normal(3, 2)), 4 * torch.eye(2, dtype=torch.float64).expand(3, 2, 2))

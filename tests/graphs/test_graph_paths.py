@@ -62,9 +62,7 @@ def test_a_straight_start_is_lost_in_the_wall_and_a_graph_start_follows_the_vall
 def test_a_start_is_a_path_between_its_ends_along_the_data(graph):
     z0, z1 = pairs((1.2, -1.2), (2.0, -2.0), (0.9, 2.5))
     (curve,) = graph(z0, z1)
-    torch.testing.assert_close(
-        curve.evaluate(T)[:, [0, -1]], torch.stack([z0, z1], dim=1), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(curve.evaluate(T)[:, [0, -1]], torch.stack([z0, z1], dim=1), rtol=1e-12, atol=1e-12)
     radius = curve.evaluate(T).norm(dim=-1)
     assert ((radius > 0.7) & (radius < 1.2)).all()
 
@@ -232,11 +230,8 @@ def test_an_edge_sees_the_wall_inside_it():
 
 @pytest.mark.filterwarnings("ignore:.*geodesics failed")
 def test_an_end_outside_the_chart_is_not_at_distance_zero():
-    """The metric is NaN below y = 0: no graph path reaches such an end; the start must still join both ends.
-    """
-    metric = FunctionMetric(
-        lambda z: half_plane_tensor(z) * torch.where(z[:, 1] > 0, 1.0, torch.nan)[:, None, None]
-    )
+    """The metric is NaN below y = 0: no graph path reaches such an end; the start must still join both ends."""
+    metric = FunctionMetric(lambda z: half_plane_tensor(z) * torch.where(z[:, 1] > 0, 1.0, torch.nan)[:, None, None])
     rng = torch.Generator().manual_seed(0)
     latents = torch.rand(100, 2, generator=rng, dtype=torch.float64) + 0.5
     graph = GraphPaths(metric, latents, num_nodes=100, num_neighbors=6, num_paths=1)

@@ -177,9 +177,7 @@ def test_a_linear_change_of_chart_changes_nothing(normal):
     T = torch.tensor([[2.0, 0.5], [0.0, 0.7]], dtype=torch.float64)
     z = 0.3 * normal(12, 2)
     covariance = torch.tensor([[[0.06, 0.02], [0.02, 0.1]]], dtype=z.dtype)
-    first = Land.from_parameters(
-        SPHERE, z[:1], covariance, num_nodes=256, solver=SOLVER, generator=seeded()
-    )
+    first = Land.from_parameters(SPHERE, z[:1], covariance, num_nodes=256, solver=SOLVER, generator=seeded())
     moved = PullbackMetric(lambda w: stereographic(w @ T.inverse().mT))
     second = Land.from_parameters(
         moved,
@@ -190,9 +188,7 @@ def test_a_linear_change_of_chart_changes_nothing(normal):
         generator=seeded(),
     )
     # The factor of T Sigma T^T is T L, for T is triangular as well only up to a rotation: other nodes, other errors.
-    torch.testing.assert_close(
-        second.log_prob(z @ T.mT), first.log_prob(z) - T.det().log(), rtol=0, atol=0.05
-    )
+    torch.testing.assert_close(second.log_prob(z @ T.mT), first.log_prob(z) - T.det().log(), rtol=0, atol=0.05)
 
 
 @pytest.mark.filterwarnings("ignore")

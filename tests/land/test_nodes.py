@@ -108,9 +108,7 @@ def test_candidates_integrate_over_all_space(graph):
 
 def test_few_nodes_of_a_graph_give_the_normalizer(graph, exact):
     L = isotropic(MEAN)
-    land = Land.from_parameters(
-        SPHERE, MEAN, L @ L.mT, num_nodes=48, solver=SOLVER, initial=graph, generator=seeded()
-    )
+    land = Land.from_parameters(SPHERE, MEAN, L @ L.mT, num_nodes=48, solver=SOLVER, initial=graph, generator=seeded())
     assert abs(float(land.log_normalizers[0]) - exact) < 4 * float(land.errors[0])
     assert float(land.errors[0]) < 0.04
     assert float(land.effective_nodes[0]) > 0.8 * 48

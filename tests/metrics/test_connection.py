@@ -19,9 +19,7 @@ def test_christoffel_symbols_of_the_half_plane(normal):
     torch.testing.assert_close(christoffel_symbols(half_plane_tensor, z), expected)
 
 
-@pytest.mark.parametrize(
-    "tensor", [sphere_tensor, PullbackMetric(sphere).tensor], ids=["function", "pullback"]
-)
+@pytest.mark.parametrize("tensor", [sphere_tensor, PullbackMetric(sphere).tensor], ids=["function", "pullback"])
 def test_christoffel_symbols_of_the_sphere(normal, tensor):
     """Gamma^theta_phiphi = -sin cos, Gamma^phi_thetaphi = cot."""
     z = torch.stack([0.3 + 2.5 * torch.rand(5, dtype=torch.float64), normal(5)], dim=-1)

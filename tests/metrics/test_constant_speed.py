@@ -13,9 +13,7 @@ def test_steps_on_a_vertical_line_are_geometric():
     curve = Curve(torch.stack([torch.zeros(33, dtype=torch.float64), y], dim=-1)[None])
     points = constant_speed(FunctionMetric(half_plane_tensor), curve, 5)
     # Second order in cells of 1/512 of the curve.
-    torch.testing.assert_close(
-        points[0, :, 1], 2.0 ** torch.arange(5, dtype=torch.float64), rtol=1e-6, atol=0
-    )
+    torch.testing.assert_close(points[0, :, 1], 2.0 ** torch.arange(5, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
 def test_the_order_is_two():
@@ -57,9 +55,7 @@ def test_rows_are_independent(normal):
     torch.testing.assert_close(torch.cat(alone), batched)
     poisoned = points.clone()
     poisoned[2, 3] = torch.nan
-    torch.testing.assert_close(
-        constant_speed(metric, Curve(poisoned, degree=3), 6)[[0, 1, 3]], batched[[0, 1, 3]]
-    )
+    torch.testing.assert_close(constant_speed(metric, Curve(poisoned, degree=3), 6)[[0, 1, 3]], batched[[0, 1, 3]])
 
 
 def test_one_point_is_refused(normal):

@@ -75,9 +75,7 @@ def test_energy_has_the_order_of_its_gauss_rule(num_points):
     exact = (1 / 0.5 - 1 / 1.5) / 2
     errors = []
     for count in (8, 16, 32):
-        points = torch.tensor([[0.0, 0.5]]) + torch.linspace(0, 1, count + 1)[:, None] * torch.tensor(
-            [[0.0, 1.0]]
-        )
+        points = torch.tensor([[0.0, 0.5]]) + torch.linspace(0, 1, count + 1)[:, None] * torch.tensor([[0.0, 1.0]])
         value = energy(FunctionMetric(half_plane_tensor), Curve(points.double()[None]), num_points)
         errors.append(abs(float(value) - exact))
     orders = [math.log2(a / b) for a, b in pairwise(errors)]
@@ -94,8 +92,7 @@ def test_error_estimate_covers_the_truth(case):
 
 @pytest.mark.parametrize("kind", ["wall", "jump", "kink"])
 def test_error_estimate_covers_the_truth_on_hard_speeds(kind):
-    """A wall of 1/30 of an element, a jump and a kink of the speed, which no rule of high order integrates.
-    """
+    """A wall of 1/30 of an element, a jump and a kink of the speed, which no rule of high order integrates."""
     speed = {
         "wall": lambda x: 1 + 50 * torch.exp(-(((x - 0.37) * 30) ** 2)),
         "jump": lambda x: 1 + (x > 0.37),
@@ -130,14 +127,11 @@ def test_equality_at_constant_speed():
     ends = torch.tensor([[[0.7, 0.0], [0.7, 2.0]]], dtype=torch.float64)
     for metric in (EUCLID, PullbackMetric(sphere)):
         curve = Curve(ends)
-        torch.testing.assert_close(
-            length(metric, curve)[0] ** 2, 2 * energy(metric, curve), rtol=1e-13, atol=0
-        )
+        torch.testing.assert_close(length(metric, curve)[0] ** 2, 2 * energy(metric, curve), rtol=1e-13, atol=0)
 
 
 def test_length_does_not_depend_on_the_parametrization(normal):
-    """Other knots, more elements, the other direction, and a nonlinear change of parameter within elements.
-    """
+    """Other knots, more elements, the other direction, and a nonlinear change of parameter within elements."""
     metric = PullbackMetric(sphere)
     points = 0.1 * normal(2, 13, 2) + torch.tensor([1.2, 0.0], dtype=torch.float64)
     points = points + torch.linspace(0, 1, 13, dtype=torch.float64)[:, None]

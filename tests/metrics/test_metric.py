@@ -34,9 +34,7 @@ def test_stack_of_mean_and_deviation_is_the_expected_metric(normal):
     z = normal(3, 2)
     M = PullbackMetric(Stack(mean, deviation)).tensor(z)
     torch.testing.assert_close(M, PullbackMetric(mean).tensor(z) + PullbackMetric(deviation).tensor(z))
-    draws = torch.stack(
-        [PullbackMetric(lambda z, e=e: mean(z) + deviation(z) * e).tensor(z) for e in normal(400, 4)]
-    )
+    draws = torch.stack([PullbackMetric(lambda z, e=e: mean(z) + deviation(z) * e).tensor(z) for e in normal(400, 4)])
     # Five standard errors of the mean of 400 draws: below one in 100,000 by chance, and the seed is fixed.
     error = draws.std(dim=0) / math.sqrt(len(draws))
     assert ((draws.mean(dim=0) - M).abs() < 5 * error).all()
@@ -55,8 +53,7 @@ def test_inner_norm_and_measure_agree_with_the_tensor(case, normal):
 
 
 def test_area_of_the_sphere():
-    """The measure integrates to the area: 4 pi; the 40-point Gauss rule in colatitude is exact to rounding.
-    """
+    """The measure integrates to the area: 4 pi; the 40-point Gauss rule in colatitude is exact to rounding."""
     nodes, weights = (torch.as_tensor(x) for x in np.polynomial.legendre.leggauss(40))
     z = torch.stack([(nodes + 1) * math.pi / 2, torch.zeros_like(nodes)], dim=-1)
     area = (log_measure(PullbackMetric(sphere), z).exp() * weights).sum() * math.pi / 2 * 2 * math.pi

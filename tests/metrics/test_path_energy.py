@@ -163,9 +163,7 @@ def test_without_a_profile_the_energy_follows_its_own_speed(metric, normal):
     torch.testing.assert_close(model.profile, own)
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case.problem.name == "sphere"], ids=lambda case: case.name
-)
+@pytest.mark.parametrize("case", [case for case in CASES if case.problem.name == "sphere"], ids=lambda case: case.name)
 def test_rows_are_independent(case, normal):
     points = nodes_between(case, normal, 3, 3, batch=4)
     path_energy = case.metric.path_energy(make_elements(3, 6, points))

@@ -56,9 +56,7 @@ def test_positive_exactly_where_the_dense_matrix_is(count, degree, d, normal):
     good = positive.nonzero()[:, 0]
     residual = (dense_interior(shifted, degree, d)[good] @ x[good, 1:-1].flatten(1)[..., None])[..., 0]
     # Nearly singular by design: backward stability bounds the residual by rounding times the solution.
-    assert (
-        (residual - loads[good, 1:-1].flatten(1)).abs().amax(1) < 1e-11 * x[good].abs().amax((1, 2))
-    ).all()
+    assert ((residual - loads[good, 1:-1].flatten(1)).abs().amax(1) < 1e-11 * x[good].abs().amax((1, 2))).all()
 
 
 def test_rows_are_independent(normal):

@@ -50,8 +50,7 @@ def test_the_end_is_stationary_and_a_minimum(name, normal):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_convergence_is_quadratic(name, normal):
-    """The scale-free gradient of successive steps: d_(k+1) <= C d_k^2 once it is small, C of order one here.
-    """
+    """The scale-free gradient of successive steps: d_(k+1) <= C d_k^2 once it is small, C of order one here."""
     points = starts(normal, batch=1)
     decrements = [float(run(METRICS[name], points, tol=1e-13, max_iter=k).decrement[0]) for k in range(1, 9)]
     pairs = [(a, b) for a, b in pairwise(decrements) if 1e-6 < a < 0.1]

@@ -24,20 +24,12 @@ from geodesics import FunctionMetric, PullbackMetric, exp_map
 from geodesics.ode.exponential import geodesic_flow
 from geodesics.ode.flow import default_tolerance
 
-SPHERES = [
-    pytest.param(m, id=n) for n, m in (("f", FunctionMetric(sphere_tensor)), ("p", PullbackMetric(sphere)))
-]
+SPHERES = [pytest.param(m, id=n) for n, m in (("f", FunctionMetric(sphere_tensor)), ("p", PullbackMetric(sphere)))]
 # Homogeneous spaces without conjugate points: the distance to the end is the length of the velocity.
 UNIQUE = [
-    pytest.param(
-        half_plane_tensor, half_plane_distance, lambda x: torch.stack([x[:, 0], x[:, 1].exp()], 1), id="half"
-    ),
-    pytest.param(
-        fisher_tensor, fisher_distance, lambda x: torch.stack([x[:, 0], x[:, 1].exp()], 1), id="fisher"
-    ),
-    pytest.param(
-        disk_tensor, disk_distance, lambda x: x / (1.5 * x.norm(dim=1, keepdim=True) + 1), id="disk"
-    ),
+    pytest.param(half_plane_tensor, half_plane_distance, lambda x: torch.stack([x[:, 0], x[:, 1].exp()], 1), id="half"),
+    pytest.param(fisher_tensor, fisher_distance, lambda x: torch.stack([x[:, 0], x[:, 1].exp()], 1), id="fisher"),
+    pytest.param(disk_tensor, disk_distance, lambda x: x / (1.5 * x.norm(dim=1, keepdim=True) + 1), id="disk"),
 ]
 # In x the speed is e^-x x', so that e^-x falls linearly and x blows up in finite time.
 INCOMPLETE = FunctionMetric(lambda z: diagonal((-2 * z[:, 0]).exp(), torch.ones_like(z[:, 1])))

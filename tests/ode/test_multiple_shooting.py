@@ -214,9 +214,7 @@ def test_dtype_and_device_are_kept(sphere_pairs, device, dtype):
     assert result.velocity0.device.type == device.type
     assert result.converged.all()
     tolerance = 10 * default_tolerance(dtype)
-    torch.testing.assert_close(
-        metric.norm(z0, result.velocity0), sphere_distance(z0, z1), rtol=tolerance, atol=0
-    )
+    torch.testing.assert_close(metric.norm(z0, result.velocity0), sphere_distance(z0, z1), rtol=tolerance, atol=0)
 
 
 def test_log_map_is_the_inverse_of_exp_map_at_the_accuracy_of_its_solver(sphere_pairs):

@@ -103,9 +103,7 @@ def test_constant_and_degenerate_measures_are_drawn(value):
 def test_curves_take_one_color_each(arcs):
     ax = plot_curves(arcs, color=["red", "blue"], linestyle=":", linewidth=3.0, num_points=5)
     assert [line.get_color() for line in ax.lines] == ["red", "blue"]
-    assert {(line.get_linestyle(), line.get_linewidth(), len(line.get_xdata())) for line in ax.lines} == {
-        (":", 3, 5)
-    }
+    assert {(line.get_linestyle(), line.get_linewidth(), len(line.get_xdata())) for line in ax.lines} == {(":", 3, 5)}
 
 
 def test_a_failed_curve_leaves_the_others(half_plane, arcs):
@@ -130,9 +128,7 @@ def test_strips_step_equally_in_the_metric(half_plane, arcs):
         assert np.ma.getmaskarray(np.ma.masked_invalid(frames))[:, 3::4].all()
         np.testing.assert_allclose(frames[:, ::4], radius * np.cos(angle) * np.ones((2, 1)), atol=1e-3)
         # The straight line is at one height, where equal steps are equal steps.
-        np.testing.assert_allclose(
-            straight[0, ::4], radius * np.linspace(0.5, -0.5, 7) * np.sqrt(2), atol=1e-3
-        )
+        np.testing.assert_allclose(straight[0, ::4], radius * np.linspace(0.5, -0.5, 7) * np.sqrt(2), atol=1e-3)
     assert [ax.get_ylabel().partition("\n")[0] for ax in figure.axes] == ["geodesic", "straight"] * 2
     lengths = [float(ax.get_ylabel().partition("\n")[2]) for ax in figure.axes]
     np.testing.assert_allclose(lengths, [2 * np.arcsinh(1), 2] * 2, rtol=1e-3)

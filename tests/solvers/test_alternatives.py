@@ -47,8 +47,7 @@ RUNS = [
     (name, case)
     for name in SOLVERS
     for case in CASES
-    if name != "adam"
-    or (case.problem.name in ("sphere", "fisher", "torus", "linear2") and case.form == "function")
+    if name != "adam" or (case.problem.name in ("sphere", "fisher", "torus", "linear2") and case.form == "function")
 ]
 
 
@@ -91,10 +90,7 @@ def test_order(make, order):
     """The observed order of the length, within 0.1, from the two finest of three meshes."""
     problem = next(problem for problem in PROBLEMS if problem.name == "half_plane")
     metric = FunctionMetric(problem.tensor)
-    gaps = [
-        float(geodesic(metric, *problem.ends(), solver=make(n)).length) - problem.distance
-        for n in (8, 16, 32)
-    ]
+    gaps = [float(geodesic(metric, *problem.ends(), solver=make(n)).length) - problem.distance for n in (8, 16, 32)]
     assert math.log2(gaps[1] / gaps[2]) == pytest.approx(order, abs=0.1)
 
 
@@ -108,9 +104,7 @@ def test_rows_do_not_mix(name, normal):
     order = torch.tensor([2, 0, 3, 1])
     permuted = geodesic(metric, z0[order], z1[order], solver=solver)
     for field in ("length", "status", "iterations", "jacobians"):
-        torch.testing.assert_close(
-            getattr(permuted, field), getattr(batched, field)[order], rtol=1e-9, atol=0
-        )
+        torch.testing.assert_close(getattr(permuted, field), getattr(batched, field)[order], rtol=1e-9, atol=0)
     for row in range(2):
         alone = geodesic(metric, z0[row : row + 1], z1[row : row + 1], solver=solver)
         for field in ("length", "status", "iterations"):
@@ -119,9 +113,7 @@ def test_rows_do_not_mix(name, normal):
     gap = (batched.length - sphere_distance(z0, z1)).abs()
     assert (gap <= batched.length_error)[batched.converged].all()
     t = torch.linspace(0, 1, 9, dtype=z0.dtype)
-    torch.testing.assert_close(
-        permuted.curve.evaluate(t), batched.curve.evaluate(t)[order], rtol=1e-7, atol=1e-7
-    )
+    torch.testing.assert_close(permuted.curve.evaluate(t), batched.curve.evaluate(t)[order], rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize(("form", "d"), [("function", 2), ("pullback", 3)])

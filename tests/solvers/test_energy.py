@@ -166,9 +166,7 @@ def test_five_poisoned_rows_of_64_leave_59_right_answers(normal):
 @pytest.mark.filterwarnings("ignore:.*geodesics failed")
 def test_a_failed_row_is_nan_throughout():
     """Where the metric is not finite, the row says FAILED and gives NaN, length and curve."""
-    metric = FunctionMetric(
-        lambda z: half_plane_tensor(z) * torch.where(z[:, 1] > 0, 1.0, torch.nan)[:, None, None]
-    )
+    metric = FunctionMetric(lambda z: half_plane_tensor(z) * torch.where(z[:, 1] > 0, 1.0, torch.nan)[:, None, None])
     z0 = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
     z1 = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
     result = geodesic(metric, z0, z1)
@@ -330,8 +328,7 @@ def test_smooth_decoders_of_any_latent_dimension(d, normal):
 
 
 def test_the_two_forms_of_one_metric_agree():
-    """A stochastic decoder as a pullback and as the tensor field J^T J: lengths within both error estimates.
-    """
+    """A stochastic decoder as a pullback and as the tensor field J^T J: lengths within both error estimates."""
     generator = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 12)).double()
     pullback = PullbackMetric(generator)
     z0 = torch.tensor([[-1.0, 0.5], [0.3, 1.0]], dtype=torch.float64)

@@ -97,9 +97,7 @@ def test_own_arrays():
 
 def test_importing_the_package_is_light():
     code = "import sys, vae; print(sorted({'torch', 'sklearn', 'torchvision'} & set(sys.modules)))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 
@@ -127,9 +125,7 @@ def test_published_model(shared_dir):
     h = z.numpy()
     for layer in ("layers.0", "layers.2"):
         h = np.tanh(h @ raw[f"VAE.decoder.{layer}.weight"].T + raw[f"VAE.decoder.{layer}.bias"])
-    mean = 1 / (
-        1 + np.exp(-(h @ raw["VAE.decoder.output_mu.0.weight"].T + raw["VAE.decoder.output_mu.0.bias"]))
-    )
+    mean = 1 / (1 + np.exp(-(h @ raw["VAE.decoder.output_mu.0.weight"].T + raw["VAE.decoder.output_mu.0.bias"])))
     squares = ((z.numpy()[:, None] - raw["RBF.centers_rbf"]) ** 2).sum(-1)
     sigma = (np.exp(-raw["RBF.lambdas_k"][:, 0] * squares) @ raw["RBF.W_rbf"].T + 1e-6) ** -0.5
     np.testing.assert_allclose(generator(z).numpy(), np.concatenate([mean, sigma], 1), rtol=1e-11)
@@ -145,9 +141,7 @@ def test_published_model_reconstructs_images(shared_dir):
 
 
 def test_published_surface(shared_dir):
-    vae, rbf = load_published(
-        shared_dir / "models" / "s_surface_k64.npz", xi=1e-3, mean_activation=Activation.IDENTITY
-    )
+    vae, rbf = load_published(shared_dir / "models" / "s_surface_k64.npz", xi=1e-3, mean_activation=Activation.IDENTITY)
     assert rbf.weights.shape == (3, 64)
     assert vae.config.data_dim == 3
     assert rbf.xi.tolist() == pytest.approx([1e-3] * 3)

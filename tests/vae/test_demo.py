@@ -112,9 +112,7 @@ def test_pairs_are_of_different_digits_and_follow_the_seed():
     first, second = demo.draw_pairs(labels, 500, seed=3)
     assert first.shape == second.shape == (500,)
     assert (labels[first] != labels[second]).all()
-    assert all(
-        torch.equal(a, b) for a, b in zip(demo.draw_pairs(labels, 500, 3), (first, second), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(demo.draw_pairs(labels, 500, 3), (first, second), strict=True))
     assert not torch.equal(demo.draw_pairs(labels, 500, 4)[0], first)
     with pytest.raises(ValueError, match="at least two classes"):
         demo.draw_pairs(torch.zeros(5), 2, 0)

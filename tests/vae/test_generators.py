@@ -51,9 +51,7 @@ def check_derivatives(generator, z, w):
     value, jacobian = generator.value_and_jacobian(z)
     torch.testing.assert_close(value, generator(z), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(jacobian, vmap(jacrev(single))(z).permute(2, 0, 1), rtol=1e-10, atol=1e-10)
-    expected = torch.stack(
-        [hessian(lambda p, c=c: (c * single(p)).sum())(p) for p, c in zip(z, w, strict=True)]
-    )
+    expected = torch.stack([hessian(lambda p, c=c: (c * single(p)).sum())(p) for p, c in zip(z, w, strict=True)])
     torch.testing.assert_close(generator.contracted_hessian(z, w), expected, rtol=1e-10, atol=1e-10)
     v = (1 + z).cos()
     along = torch.einsum("kbo,bk->bo", jacobian, v)
@@ -94,9 +92,7 @@ def test_derivatives_of_a_convolutional_decoder(kind, normal):
 @pytest.mark.parametrize("activation", list(Activation))
 def test_activation_values_are_those_of_the_modules(activation):
     x = torch.tensor([-700.0, -30, -1, 0.5, 1, 30, 700], dtype=torch.float64)
-    torch.testing.assert_close(
-        differentiate(activation, x).value, activation.module()(x), rtol=1e-14, atol=1e-14
-    )
+    torch.testing.assert_close(differentiate(activation, x).value, activation.module()(x), rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize("make", [model, convolutional])

@@ -67,9 +67,7 @@ def differentiate(activation: Activation, x: Float[Tensor, "*shape"]) -> Derivat
     if activation is Activation.ELU:
         e = torch.exp(torch.clamp(x, max=0))
         zero = torch.zeros_like(x)
-        return Derivatives(
-            torch.where(x > 0, x, e - 1), torch.where(x > 0, 1 + zero, e), torch.where(x > 0, zero, e)
-        )
+        return Derivatives(torch.where(x > 0, x, e - 1), torch.where(x > 0, 1 + zero, e), torch.where(x > 0, zero, e))
     if activation is Activation.RELU:
         return Derivatives(torch.relu(x), (x > 0).to(x.dtype), torch.zeros_like(x))
     return Derivatives(x.clone(), torch.ones_like(x), torch.zeros_like(x))

@@ -38,24 +38,19 @@ class VAEConfig:
 
     data_dim: int
     latent_dim: int = 2
-    architecture: PerceptronArchitecture | ConvolutionalArchitecture = field(
-        default_factory=PerceptronArchitecture
-    )
+    architecture: PerceptronArchitecture | ConvolutionalArchitecture = field(default_factory=PerceptronArchitecture)
     activation: Activation = Activation.TANH
     mean_activation: Activation = Activation.SIGMOID
     variance_activation: Activation = Activation.SOFTPLUS
 
     def __post_init__(self) -> None:
         if self.data_dim < 1 or self.latent_dim < 1:
-            raise ValueError(
-                f"data_dim and latent_dim must be positive; got {self.data_dim} and {self.latent_dim}"
-            )
+            raise ValueError(f"data_dim and latent_dim must be positive; got {self.data_dim} and {self.latent_dim}")
         if isinstance(self.architecture, ConvolutionalArchitecture):
             channels, height, width = self.architecture.image_shape
             if channels * height * width != self.data_dim:
                 raise ValueError(
-                    f"data_dim must be C H W of image_shape {self.architecture.image_shape}; "
-                    f"got {self.data_dim}"
+                    f"data_dim must be C H W of image_shape {self.architecture.image_shape}; got {self.data_dim}"
                 )
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,9 +128,7 @@ class VAE(nn.Module):
         eps = torch.randn(mean.shape, dtype=mean.dtype, device=generator.device, generator=generator)
         return mean + posterior.standard_deviation * eps.to(mean.device)
 
-    def forward(
-        self, x: Float[Tensor, "b D"], generator: torch.Generator
-    ) -> tuple[DiagonalGaussian, DiagonalGaussian]:
+    def forward(self, x: Float[Tensor, "b D"], generator: torch.Generator) -> tuple[DiagonalGaussian, DiagonalGaussian]:
         """Posterior q(z | x), and the likelihood p(x | z) at one sample z of it."""
         posterior = self.encode(x)
         return posterior, self.decode(self.reparametrize(posterior, generator))

@@ -145,9 +145,7 @@ def convolutional_decoder(
             activations.hidden.module(),
         ]
     heads = [
-        nn.Sequential(
-            _upsampling(channels[-2], channels[-1], sizes[-2], sizes[-1]), activation.module(), nn.Flatten()
-        )
+        nn.Sequential(_upsampling(channels[-2], channels[-1], sizes[-2], sizes[-1]), activation.module(), nn.Flatten())
         for activation in (activations.mean, activations.log_variance)
     ]
     return GaussianNetwork(nn.Sequential(*layers), *heads)
@@ -172,9 +170,7 @@ def _image_sizes(architecture: ConvolutionalArchitecture) -> list[tuple[int, int
     return sizes
 
 
-def _upsampling(
-    fan_in: int, fan_out: int, size: tuple[int, int], target: tuple[int, int]
-) -> nn.ConvTranspose2d:
+def _upsampling(fan_in: int, fan_out: int, size: tuple[int, int], target: tuple[int, int]) -> nn.ConvTranspose2d:
     """Transposed convolution from `size` to `target`: 2 n - 1 pixels, and one more where the target is
     even."""
     padding = (target[0] - 2 * size[0] + 1, target[1] - 2 * size[1] + 1)

@@ -113,9 +113,7 @@ def train_vae(
     if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] != config.data_dim or not bool(x.isfinite().all()):
         raise ValueError(f"x must be finite and (N, {config.data_dim}) with N >= 1; got {tuple(x.shape)}")
     path = Path(checkpoint) if checkpoint is not None else None
-    identity = (
-        {"model": config.to_dict(), "training": asdict(training), "data": _fingerprint(x)} if path else {}
-    )
+    identity = {"model": config.to_dict(), "training": asdict(training), "data": _fingerprint(x)} if path else {}
     run = _start(x, config, training)
     if path is not None and path.exists():
         _restore(run, path, identity)
@@ -131,9 +129,7 @@ def train_vae(
         record = _epoch(run, x, epoch, training)
         run.history.append(record)
         bar.set_postfix(loss=f"{record.loss:.4g}", kl=f"{record.kl:.3g}")
-        if path is not None and (
-            (epoch + 1) % training.checkpoint_every == 0 or epoch + 1 == training.epochs
-        ):
+        if path is not None and ((epoch + 1) % training.checkpoint_every == 0 or epoch + 1 == training.epochs):
             _save(run, path, identity)
     return TrainingResult(run.vae.eval(), run.history)
 

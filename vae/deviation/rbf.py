@@ -42,15 +42,9 @@ class RBFPrecision(nn.Module):
     ) -> None:
         super().__init__()
         num_centers = centers.shape[0]
-        if (
-            bandwidths.shape != (num_centers,)
-            or weights.shape[1:] != (num_centers,)
-            or xi.shape != weights.shape[:1]
-        ):
+        if bandwidths.shape != (num_centers,) or weights.shape[1:] != (num_centers,) or xi.shape != weights.shape[:1]:
             shapes = [tuple(t.shape) for t in (centers, bandwidths, weights, xi)]
-            raise ValueError(
-                f"centers (K, d), bandwidths (K,), weights (D, K) and xi (D,) expected; got {shapes}"
-            )
+            raise ValueError(f"centers (K, d), bandwidths (K,), weights (D, K) and xi (D,) expected; got {shapes}")
         for name, tensor, valid in (
             ("centers", centers, centers.isfinite()),
             ("bandwidths", bandwidths, bandwidths.isfinite() & (bandwidths > 0)),

@@ -112,14 +112,10 @@ def restore_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def write(
-    path: str | PathLike[str], kind: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
-) -> None:
+def write(path: str | PathLike[str], kind: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Write tensors and JSON values to one file, all or nothing."""
     header = {"kind": kind, "format": str(FORMAT), "json": json.dumps(values)}
-    content = save(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=header
-    )
+    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=header)
     target = Path(path)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:

@@ -70,9 +70,7 @@ def load_fashion_mnist(
     return _load_folder(Path(root), "FashionMNIST", train, classes, download)
 
 
-def from_arrays(
-    x: ArrayLike | Tensor, labels: ArrayLike | Tensor | None = None, shape: Sequence[int] = ()
-) -> Dataset:
+def from_arrays(x: ArrayLike | Tensor, labels: ArrayLike | Tensor | None = None, shape: Sequence[int] = ()) -> Dataset:
     """One's own data, checked.
 
     Args:
@@ -91,9 +89,7 @@ def from_arrays(
         raise ValueError(f"x must be finite; {wrong} of {values.shape[0]} rows are not")
     given = torch.zeros(values.shape[0], dtype=torch.int64) if labels is None else torch.as_tensor(labels)
     if given.shape != values.shape[:1] or given.is_floating_point():
-        raise ValueError(
-            f"labels must be {values.shape[0]} integers; got {given.dtype} of shape {tuple(given.shape)}"
-        )
+        raise ValueError(f"labels must be {values.shape[0]} integers; got {given.dtype} of shape {tuple(given.shape)}")
     sample = tuple(shape) or (values.shape[1],)
     if int(np.prod(sample)) != values.shape[1]:
         raise ValueError(f"shape must have {values.shape[1]} elements; got {sample}")
@@ -120,9 +116,7 @@ def read_idx(path: str | PathLike[str]) -> NDArray[np.uint8]:
     return data.reshape(shape)
 
 
-def _load_folder(
-    root: Path, name: str, train: bool, classes: Sequence[int] | None, download: bool
-) -> Dataset:
+def _load_folder(root: Path, name: str, train: bool, classes: Sequence[int] | None, download: bool) -> Dataset:
     raw, part = root / name / "raw", "train" if train else "t10k"
     names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
     if download and any(_find(raw, file) is None for file in names):
@@ -135,9 +129,7 @@ def _load_folder(
         )
     images, labels = (read_idx(path) for path in found if path is not None)
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"{raw} must hold images (N, H, W) and N labels; got {images.shape} and {labels.shape}"
-        )
+        raise ValueError(f"{raw} must hold images (N, H, W) and N labels; got {images.shape} and {labels.shape}")
     flat = images.reshape(len(images), -1).astype(np.float32) / 255
     return _select(from_arrays(flat, labels.astype(np.int64), images.shape[1:]), classes)
 
@@ -151,9 +143,7 @@ def _torchvision_datasets() -> Any:
         import torchvision.datasets
     except (ImportError, RuntimeError) as error:
         # RuntimeError: "operator torchvision::nms does not exist", a torchvision built for another torch.
-        raise ImportError(
-            f"download=True needs a working torchvision (extra `datasets`); it says: {error}"
-        ) from error
+        raise ImportError(f"download=True needs a working torchvision (extra `datasets`); it says: {error}") from error
     return torchvision.datasets
 
 
@@ -162,7 +152,5 @@ def _select(data: Dataset, classes: Sequence[int] | None) -> Dataset:
         return data
     rows = torch.isin(data.labels, torch.tensor(list(classes), dtype=torch.int64))
     if not bool(rows.any()):
-        raise ValueError(
-            f"classes must name labels among {data.labels.unique().tolist()}; got {list(classes)}"
-        )
+        raise ValueError(f"classes must name labels among {data.labels.unique().tolist()}; got {list(classes)}")
     return Dataset(data.x[rows], data.labels[rows], data.shape)

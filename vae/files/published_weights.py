@@ -46,12 +46,8 @@ def load_published(
         vae.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"path must hold the weights of a VAE of {config}; {error}") from error
-    weights, centers, bandwidths = (
-        _entry(entries, f"RBF.{n}") for n in ("W_rbf", "centers_rbf", "lambdas_k")
-    )
-    return vae.eval(), RBFPrecision(
-        centers, bandwidths.reshape(-1), weights, torch.full_like(weights[:, 0], xi)
-    )
+    weights, centers, bandwidths = (_entry(entries, f"RBF.{n}") for n in ("W_rbf", "centers_rbf", "lambdas_k"))
+    return vae.eval(), RBFPrecision(centers, bandwidths.reshape(-1), weights, torch.full_like(weights[:, 0], xi))
 
 
 def _config(state: dict[str, Tensor], mean_activation: Activation) -> VAEConfig:
@@ -60,9 +56,7 @@ def _config(state: dict[str, Tensor], mean_activation: Activation) -> VAEConfig:
         hidden.append(state[name].shape[0])
     latent_dim = _entry(state, "encoder.output_mu.0.weight").shape[0]
     data_dim = _entry(state, "decoder.output_mu.0.weight").shape[0]
-    return VAEConfig(
-        data_dim, latent_dim, PerceptronArchitecture(tuple(hidden)), mean_activation=mean_activation
-    )
+    return VAEConfig(data_dim, latent_dim, PerceptronArchitecture(tuple(hidden)), mean_activation=mean_activation)
 
 
 def _entry(entries: dict[str, Tensor], name: str) -> Tensor:

@@ -66,9 +66,7 @@ class AffinePart(nn.Module):
         heads: per head its weight A (D_i, m), bias b (D_i,) and link phi.
     """
 
-    def __init__(
-        self, features: PerceptronFeatures | RadialFeatures, heads: list[tuple[Tensor, Tensor, Link]]
-    ) -> None:
+    def __init__(self, features: PerceptronFeatures | RadialFeatures, heads: list[tuple[Tensor, Tensor, Link]]) -> None:
         super().__init__()
         self.features = features
         self.links = tuple(link for _, _, link in heads)
@@ -154,9 +152,7 @@ class AutodiffPart(nn.Module):
         output_dim: D.
     """
 
-    def __init__(
-        self, module: nn.Module, function: Callable[[nn.Module, Tensor], Tensor], output_dim: int
-    ) -> None:
+    def __init__(self, module: nn.Module, function: Callable[[nn.Module, Tensor], Tensor], output_dim: int) -> None:
         super().__init__()
         self.module = module
         self.function = function

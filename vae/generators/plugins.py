@@ -71,9 +71,7 @@ class DecoderGenerator(nn.Module, ABC):
                     value[rows, columns] = part(z[rows])
         return value
 
-    def value_and_jacobian(
-        self, z: Float[Tensor, "b d"]
-    ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "d b n"]]:
+    def value_and_jacobian(self, z: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "d b n"]]:
         """F(z) and its Jacobian J[a] = dF/dz_a, tangent axis first, by the hand-written chain rule.
 
         Where z is being differentiated or vmapped, forward-mode automatic differentiation takes over: the
@@ -119,9 +117,7 @@ class DecoderGenerator(nn.Module, ABC):
                     pushed[rows, columns] = part.directional_derivative(z[rows], v[rows])
         return pushed
 
-    def second_order(
-        self, z: Float[Tensor, "b d"]
-    ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "d b n"], Contraction]:
+    def second_order(self, z: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "d b n"], Contraction]:
         """F(z), J[a] = dF/dz_a, and the function w -> Hessian in z of sum_o w_o F_o(z), (B, n) -> (B, d, d).
 
         For weights that depend on F: the products that the Jacobian and the Hessian share are done once, and kept
@@ -210,9 +206,7 @@ class DecoderGenerator(nn.Module, ABC):
         own = next(self.buffers(), None)
         own = next(self.parameters()) if own is None else own
         if z.dtype != own.dtype or z.device != own.device:
-            raise ValueError(
-                f"z must be {own.dtype} on {own.device} as the generator; got {z.dtype} on {z.device}"
-            )
+            raise ValueError(f"z must be {own.dtype} on {own.device} as the generator; got {z.dtype} on {z.device}")
 
 
 class _IsometricGenerator(DecoderGenerator):

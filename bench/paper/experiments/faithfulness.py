@@ -173,9 +173,7 @@ def halved_edges(lab: Lab, model: Model, metric: Metric, first: Tensor, second: 
     whole, half = found["undirected"], found["halved"]
     return {
         "one_way_edges": graph.one_way,
-        "graph_length_over_true_length": {
-            name: bootstrap(said / true, rng) for name, (said, true, _) in found.items()
-        },
+        "graph_length_over_true_length": {name: bootstrap(said / true, rng) for name, (said, true, _) in found.items()},
         "true_length_of_paths_over_undirected": bootstrap(half[1] / whole[1], rng),
         "true_length_of_splines_over_undirected": bootstrap(half[2] / whole[2], rng),
         "without_a_path": {name: int(true.isnan().sum()) for name, (_, true, _) in found.items()},

@@ -112,9 +112,7 @@ def report(
     names = measured["straight"]
     ratios = {
         f"straight_over_{kind}": {
-            name: bootstrap(names[name] / measured[kind][name], rng)
-            for name in names
-            if not name.endswith("_error")
+            name: bootstrap(names[name] / measured[kind][name], rng) for name in names if not name.endswith("_error")
         }
         for kind in ("geodesic", "own_geodesic")
     }

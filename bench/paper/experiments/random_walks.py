@@ -157,9 +157,7 @@ def drift(metric: Metric, z: Float[Tensor, "n d"], step: float) -> dict[str, flo
 
 def claims(found: dict[str, dict[str, Any]], drifting: dict[str, float]) -> tuple[Claim, ...]:
     """What the paper says of random walks."""
-    walk, flat, matched, motion = (
-        found[name] for name in ("riemannian", "euclidean", "euclidean_matched", "brownian")
-    )
+    walk, flat, matched, motion = (found[name] for name in ("riemannian", "euclidean", "euclidean_matched", "brownian"))
     return (
         Claim(
             "A Riemannian random walk stays nearer to the data than a Euclidean one of the same step size.",
