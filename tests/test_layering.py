@@ -17,7 +17,8 @@ PACKAGES = ("geodesics", "vae", "bench")
 # The floors of the core, lowest first. A folder imports only from folders on floors below its own, and its files may
 # import one another. The package's own face stands above them all.
 FLOORS = (
-    ("batches", "generators", "curves"),
+    ("batches",),
+    ("generators", "curves"),
     ("metrics",),
     ("graphs", "minimization", "ode", "plots"),
     ("solvers",),

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from geodesics.batches.arguments import check_ends
+from geodesics.batches.arguments import check_count, check_points
 from geodesics.connecting.geodesic import Solver, geodesic, solve_pairs
 from geodesics.curves.initial import InitialCurves
 from geodesics.metrics.metric import Metric
@@ -67,11 +67,8 @@ def distance_matrix(
         ValueError: on points that do not fit, as `geodesic`, or chunk_size < 1.
         TypeError: as `geodesic`.
     """
-    if z.ndim != 2:
-        raise ValueError(f"z must be (n, d); got {tuple(z.shape)}")
-    check_ends(z, z)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
+    check_points("z", z)
+    check_count("chunk_size", chunk_size)
     n = len(z)
     i, j = torch.triu_indices(n, n, offset=1, device=z.device)
     matrix = z.new_zeros(n, n)

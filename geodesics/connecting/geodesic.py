@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from geodesics.batches.arguments import check_ends
+from geodesics.batches.arguments import check_callable, check_count, check_ends, check_metric, check_solver
 from geodesics.curves.curve import Curve
 from geodesics.curves.initial import InitialCurves, Straight
 from geodesics.metrics.metric import Metric
@@ -69,11 +69,14 @@ def solve_pairs(
     chunk_size: int | None,
 ) -> GeodesicResult:
     """`geodesic` without its warning, for callers that count failures themselves."""
+    check_metric(metric)
     check_ends(z0, z1)
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}")
     solver = EnergySolver() if solver is None else solver
     initial = Straight() if initial is None else initial
+    check_solver(solver)
+    check_callable("initial", initial, "(z0, z1) -> list of Curve")
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
     finite = (z0.isfinite() & z1.isfinite()).all(1)
     distinct = (z0 != z1).any(1)
     rows = (finite & distinct).nonzero()[:, 0]
@@ -83,9 +86,18 @@ def solve_pairs(
         metric.tensor(z0[rows[:1]].expand(3, -1))  # a generator or function of the wrong shape is told so here
         parts = []
         for part in rows.split(chunk_size or len(rows)):
-            starts = [_pinned(curve, z0[part], z1[part]) for curve in initial(z0[part], z1[part])]
+            starts = _starts(initial, z0[part], z1[part])
             parts.append(solver.solve(metric, starts))
     return _combine(parts, rows, z0, z1, finite)
+
+
+def _starts(initial: InitialCurves, z0: Tensor, z1: Tensor) -> list[Curve]:
+    """The initial curves, at least one per problem, with their ends where they must be."""
+    curves = initial(z0, z1)
+    if not curves or not all(isinstance(curve, Curve) for curve in curves):
+        got = [type(curve).__name__ for curve in curves or ()]
+        raise ValueError(f"initial must give one or more Curve objects; got {got or curves}")
+    return [_pinned(curve, z0, z1) for curve in curves]
 
 
 def _pinned(curve: Curve, z0: Tensor, z1: Tensor) -> Curve:

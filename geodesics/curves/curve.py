@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from geodesics.batches.arguments import check_count, check_floating
 from geodesics.curves.elements import basis_at, gather, join, lobatto_nodes
 
 
@@ -26,6 +27,8 @@ class Curve:
     def __init__(
         self, points: Float[Tensor, "b n d"], knots: Float[Tensor, "b k"] | None = None, degree: int = 1
     ) -> None:
+        check_floating("points", points)
+        check_count("degree", degree)
         b, n = points.shape[:2]
         if degree < 1 or n < 2 or (n - 1) % degree:
             raise ValueError(f"points must be (B, N * degree + 1, d); got {tuple(points.shape)}, degree {degree}")

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import jvp
 
+from geodesics.batches.arguments import check_callable, check_kept, check_output, check_points
 from geodesics.generators.derivatives import (
     contracted_hessian,
     directional_derivative,
@@ -63,19 +64,16 @@ def check_generator(generator: Generator, z: Float[Tensor, "b d"]) -> GeneratorR
 
     Raises:
         ValueError: when z is not ``(B, d)`` with B >= 2, or the output is not ``(B, D)`` of z's dtype and device.
+        TypeError: when z is not a floating-point tensor, the generator cannot be called, or its output is no tensor.
     """
-    if z.ndim != 2 or len(z) < 2:
-        raise ValueError(f"z must be (B, d) with B >= 2; got {tuple(z.shape)}")
+    check_callable("generator", generator, "(B, d) -> (B, D)")
+    check_points("z", z, "B", least=2)
     if isinstance(generator, nn.Module):
         generator = copy.deepcopy(generator)  # running statistics of training mode stay as they are
     with torch.no_grad():
         F = generator(z)
-        if F.ndim != 2 or len(F) != len(z):
-            raise ValueError(f"generator must map (B, d) to (B, D); got {tuple(z.shape)} -> {tuple(F.shape)}")
-        if F.dtype != z.dtype or F.device != z.device:
-            raise ValueError(
-                f"generator must keep dtype and device; got {z.dtype} on {z.device} -> {F.dtype} on {F.device}"
-            )
+        check_output("generator", z, F, "(B, d) to (B, D)")
+        check_kept("generator", z, F)
         # A row with itself for company: batch statistics and dropout give it away.
         alone = torch.cat([generator(row.expand(2, -1))[:1] for row in z[:4].split(1)])
         rows_independent = _same(generator(z.flip(0)).flip(0), F) and _same(alone, F[:4])

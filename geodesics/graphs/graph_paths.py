@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodesics.batches.arguments import check_count, check_finite, check_metric, check_points
 from geodesics.curves.curve import Curve
 from geodesics.curves.initial import straight
 from geodesics.graphs.detours import Tree, alternatives
@@ -67,12 +68,13 @@ class GraphPaths:
         num_trees: int | None = None,
         seed: int = 0,
     ) -> None:
-        if latents.ndim != 2 or len(latents) < 2 or not bool(latents.isfinite().all()):
-            raise ValueError(f"latents must be finite and (n, d) with n >= 2; got {tuple(latents.shape)}")
+        check_metric(metric)
+        check_points("latents", latents, least=2)
+        check_finite("latents", latents)
         numbers = {"num_nodes": num_nodes, "num_neighbors": num_neighbors, "num_candidates": num_candidates}
         for name, value in (*numbers.items(), ("num_paths", num_paths), ("num_trees", num_trees)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
+            if value is not None or name != "num_trees":
+                check_count(name, value)
         if num_trees is not None and num_paths > 1:
             raise ValueError(f"num_trees is for num_paths=1; got num_paths={num_paths}")
         self.num_paths = num_paths
@@ -89,6 +91,10 @@ class GraphPaths:
 
         Problems with fewer alternatives repeat the last of them.
         """
+        self._check_fits("z0", z0)
+        if len(z0) == 0:
+            nothing = Curve(z0.new_zeros(0, _VERTICES, z0.shape[1]))
+            return [nothing] * (self.num_paths + (self.num_paths > 1))
         ends, which = torch.unique(torch.cat([z0, z1]), dim=0, return_inverse=True)
         with torch.no_grad():
             joined = self.graph.join(ends)
@@ -139,9 +145,8 @@ class GraphPaths:
         Raises:
             ValueError: when z is not ``(n, d)`` of the nodes' dimension, or not finite.
         """
-        d = self.graph.nodes.shape[1]
-        if z.ndim != 2 or z.shape[1] != d or not bool(z.isfinite().all()):
-            raise ValueError(f"z must be finite and (n, {d}); got {tuple(z.shape)}")
+        self._check_fits("z", z)
+        check_finite("z", z)
         if len(z) == 0:
             return z.new_zeros(0, 0)
         with torch.no_grad():
@@ -155,6 +160,17 @@ class GraphPaths:
         np.fill_diagonal(lengths, 0.0)
         # Both trees hold the same path, its edges added up in two orders.
         return torch.as_tensor(np.minimum(lengths, lengths.T)).to(z)
+
+    def _check_fits(self, name: str, z: Tensor) -> None:
+        """Raise unless the points are of the nodes' dimension, dtype and device."""
+        check_points(name, z)
+        like = self.nodes
+        if z.shape[1] != like.shape[1]:
+            raise ValueError(f"{name} must be (n, {like.shape[1]}) as the latents; got {tuple(z.shape)}")
+        if z.dtype != like.dtype or z.device != like.device:
+            raise ValueError(
+                f"{name} must be {like.dtype} on {like.device} as the latents; got {z.dtype} on {z.device}"
+            )
 
     def _closed(
         self,

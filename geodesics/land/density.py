@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geodesics.batches.arguments import check_points
+from geodesics.batches.arguments import check_count, check_metric, check_points, check_shape
 from geodesics.connecting.geodesic import Solver
 from geodesics.connecting.moving_ends import MovingEnds
 from geodesics.curves.initial import InitialCurves
@@ -94,14 +94,13 @@ class Land:
                 num_nodes < 2.
             TypeError: when means is not a floating-point tensor.
         """
+        check_metric(metric)
         check_points("means", means, "K")
+        check_count("num_nodes", num_nodes, 2)
         count, d = means.shape
         weights = means.new_ones(count) if weights is None else weights
-        if covariances.shape != (count, d, d) or weights.shape != (count,):
-            raise ValueError(
-                f"covariances must be (K, d, d) and weights (K,) for means {tuple(means.shape)}; "
-                f"got {tuple(covariances.shape)} and {tuple(weights.shape)}"
-            )
+        check_shape("covariances", covariances, "(K, d, d)", (count, d, d))
+        check_shape("weights", weights, "(K,)", (count,))
         L, info = torch.linalg.cholesky_ex(covariances)
         if bool((info != 0).any() | ~(weights > 0).all() | ~covariances.isfinite().all()):
             raise ValueError("covariances must be positive definite, and weights positive")
@@ -170,8 +169,8 @@ class Land:
         Raises:
             ValueError: when n < 0 or num_steps < 1.
         """
-        if n < 0 or num_steps < 1:
-            raise ValueError(f"n must not be negative and num_steps at least 1; got {n} and {num_steps}")
+        check_count("n", n, 0)
+        check_count("num_steps", num_steps)
         like = self.means
         component = torch.multinomial(self.weights, max(n, 1), replacement=True, generator=generator)[:n]
         L, d = torch.linalg.cholesky(self.covariances), like.shape[1]

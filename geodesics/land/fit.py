@@ -8,7 +8,16 @@ from jaxtyping import Float, Int
 from sklearn.cluster import KMeans as EuclideanKMeans
 from torch import Tensor
 
-from geodesics.batches.arguments import check_points, require_at_least_one, require_positive
+from geodesics.batches.arguments import (
+    check_count,
+    check_count_of,
+    check_counts,
+    check_metric,
+    check_not_negative,
+    check_points,
+    check_shape,
+    check_sizes,
+)
 from geodesics.connecting.geodesic import Solver
 from geodesics.curves.initial import InitialCurves
 from geodesics.graphs.graph_paths import GraphPaths
@@ -59,13 +68,11 @@ class LandOptions:
     flatness: float = 0.05
 
     def __post_init__(self) -> None:
-        require_at_least_one(self, "num_nodes", "num_candidates", "max_iter", "max_rounds")
-        require_positive(self, "tol")
-        if self.num_nodes < 2 or self.regularization < 0 or self.flatness < 0:
-            raise ValueError(
-                f"num_nodes must be at least 2, regularization and flatness not negative; got {self.num_nodes}, "
-                f"{self.regularization} and {self.flatness}"
-            )
+        check_count("num_nodes", self.num_nodes, 2)
+        check_counts(self, "num_candidates", "max_iter", "max_rounds")
+        check_sizes(self, "tol")
+        check_not_negative("regularization", self.regularization)
+        check_not_negative("flatness", self.flatness)
 
 
 class LandFit(NamedTuple):
@@ -136,14 +143,13 @@ def fit_land(
         ValueError: when shapes do not fit, fewer finite points than components are given, or a component has no label.
         TypeError: when z is not a floating-point tensor.
     """
-    check_points("z", z)
+    check_metric(metric)
+    check_points("z", z, least=2)
     options = LandOptions() if options is None else options
     finite = z.isfinite().all(1)
-    if not 1 <= num_components <= (most := int(finite.sum())):
-        raise ValueError(f"num_components must be from 1 to the {most} finite points; got {num_components}")
+    check_count_of("num_components", num_components, int(finite.sum()), "finite points")
     labels = _euclidean_labels(z, finite, num_components, generator) if labels is None else labels
-    if labels.shape != z.shape[:1]:
-        raise ValueError(f"labels must be (n,) = {tuple(z.shape[:1])}; got {tuple(labels.shape)}")
+    check_shape("labels", labels, "(n,)", z.shape[:1])
     member = (labels == torch.arange(num_components, device=z.device)[:, None]) & finite
     if not bool(member.any(1).all()):
         raise ValueError(f"labels must name every component from 0 to {num_components - 1}")

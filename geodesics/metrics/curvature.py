@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import jvp
 
+from geodesics.batches.arguments import check_alike, check_metric, check_points
 from geodesics.generators.derivatives import value_and_jacobian
 from geodesics.generators.protocols import Generator
 from geodesics.generators.torch_repairs import ByFormula
@@ -37,11 +38,11 @@ def sectional_curvature(
         ``(B,)``; NaN in the rows where the metric is singular or u and v are parallel.
 
     Raises:
-        ValueError: when d < 2 or the shapes differ.
+        ValueError: when d < 2, or shapes, dtypes or devices differ.
+        TypeError: when the metric is none, or z, u or v is not a floating-point tensor.
     """
-    if z.ndim != 2 or z.shape[1] < 2 or u.shape != z.shape or v.shape != z.shape:
-        shapes = [tuple(t.shape) for t in (z, u, v)]
-        raise ValueError(f"z, u and v must all be (B, d) with d >= 2; got {shapes}")
+    check_metric(metric)
+    check_alike({"z": z, "u": u, "v": v}, least_dimension=2)
     if isinstance(metric, PullbackMetric):
         return pullback_curvature(metric.generator, z, u, v)
     return general_curvature(metric.tensor, z, u, v)
@@ -59,8 +60,10 @@ def gaussian_curvature(metric: Metric, z: Float[Tensor, "b 2"]) -> Float[Tensor,
 
     Raises:
         ValueError: when z is not ``(B, 2)``.
+        TypeError: when the metric is none, or z is not a floating-point tensor.
     """
-    if z.ndim != 2 or z.shape[1] != 2:
+    check_points("z", z, "B")
+    if z.shape[1] != 2:
         raise ValueError(f"z must be (B, 2); got {tuple(z.shape)}")
     u, v = torch.eye(2, dtype=z.dtype, device=z.device)[:, None, :].expand(2, *z.shape)
     return sectional_curvature(metric, z, u, v)

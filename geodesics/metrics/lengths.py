@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodesics.batches.arguments import check_count, check_metric
 from geodesics.batches.rows import rows_in_memory
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import basis_at, gather, gauss_rule
@@ -113,7 +114,13 @@ def energy(metric: Metric, curve: Curve, num_points: int = 8) -> Float[Tensor, "
 
     Returns:
         ``(B,)``, in the metric's unit squared.
+
+    Raises:
+        ValueError: when num_points < 1.
+        TypeError: when the metric is none, or num_points is not an integer.
     """
+    check_metric(metric)
+    check_count("num_points", num_points)
     at, weights = gauss_rule(num_points)
     speed, _ = element_speeds(metric, curve, at)
     width = curve.knots[:, 1:] - curve.knots[:, :-1]
@@ -136,9 +143,10 @@ def constant_speed(metric: Metric, curve: Curve, num_points: int) -> Float[Tenso
 
     Raises:
         ValueError: when num_points < 2.
+        TypeError: when the metric is none, or num_points is not an integer.
     """
-    if num_points < 2:
-        raise ValueError(f"num_points must be at least 2; got {num_points}")
+    check_metric(metric)
+    check_count("num_points", num_points, 2)
     with torch.no_grad():
         speed, _ = element_speeds(metric, curve, (np.arange(_CELLS) + 0.5) / _CELLS)
     cells = speed.flatten(1)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodesics.batches.arguments import check_callable, check_kept, check_output
 from geodesics.batches.rows import rows_in_memory
 from geodesics.curves.elements import Elements
 from geodesics.generators.derivatives import directional_derivative, value_and_jacobian
@@ -52,8 +53,7 @@ class PullbackMetric:
     """
 
     def __init__(self, generator: Generator) -> None:
-        if not callable(generator):
-            raise TypeError(f"generator must be callable, (B, d) -> (B, D); got {type(generator).__name__}")
+        check_callable("generator", generator, "(B, d) -> (B, D)")
         self.generator = generator
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
@@ -62,7 +62,9 @@ class PullbackMetric:
         Jacobians are computed on chunks of points that fit the available memory, whatever B.
         """
         generator = self._economical(z)
-        chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * generator(z[:1]).shape[-1])
+        first = generator(z[:1])
+        check_output("generator", z[:1], first, "(B, d) to (B, D)")
+        chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * first.shape[-1])
         return torch.cat([_gram(generator, part) for part in z.split(chunk)])
 
     def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
@@ -90,8 +92,8 @@ class PullbackMetric:
 
 def _gram(generator: Generator, z: Tensor) -> Tensor:
     F, J = value_and_jacobian(generator, z)
-    if F.ndim != 2 or len(F) != len(z):
-        raise ValueError(f"generator must map (B, d) to (B, D); got {tuple(z.shape)} -> {tuple(F.shape)}")
+    check_output("generator", z, F, "(B, d) to (B, D)")
+    check_kept("generator", z, F)
     rows = J.movedim(0, 1)
     return rows @ rows.mT
 
@@ -109,15 +111,13 @@ class FunctionMetric:
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        if not callable(function):
-            raise TypeError(f"function must be callable, (B, d) -> (B, d, d); got {type(function).__name__}")
+        check_callable("function", function, "(B, d) -> (B, d, d)")
         self.function = function
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         """G(z), ``(B, d, d)``."""
         G = self.function(z)
-        if G.shape != (*z.shape, z.shape[-1]):
-            raise ValueError(f"function must map (B, d) to (B, d, d); got {tuple(z.shape)} -> {tuple(G.shape)}")
+        check_output("function", z, G, "(B, d) to (B, d, d)", (*z.shape, z.shape[-1]))
         return G
 
     def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:

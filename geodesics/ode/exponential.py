@@ -6,6 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodesics.batches.arguments import (
+    check_alike,
+    check_count,
+    check_floating,
+    check_metric,
+    check_positive,
+)
 from geodesics.metrics.metric import Metric
 from geodesics.ode.flow import Flow, integrate
 
@@ -41,7 +48,7 @@ def exp_map(
         ValueError: when the shapes, dtypes or devices of z and v do not fit, or an option is out of range.
         TypeError: when z or v is not a floating-point tensor.
     """
-    _check_tangents(z, v, tol, max_steps)
+    _check_tangents(metric, z, v, tol, max_steps)
     times = torch.linspace(0, 1, 2, dtype=z.dtype, device=z.device)
     return _warned(integrate(metric, z, v, times, tol, max_steps)).points[:, -1]
 
@@ -76,7 +83,8 @@ def geodesic_flow(
             of range.
         TypeError: when z or v is not a floating-point tensor.
     """
-    _check_tangents(z, v, tol, max_steps)
+    _check_tangents(metric, z, v, tol, max_steps)
+    check_floating("times", times)
     if times.ndim != 1 or len(times) < 2 or times.dtype != z.dtype or times.device != z.device:
         raise ValueError(
             f"times must be (T,) with T >= 2, {z.dtype} on {z.device}; "
@@ -87,18 +95,12 @@ def geodesic_flow(
     return _warned(integrate(metric, z, v, times, tol, max_steps))
 
 
-def _check_tangents(z: Tensor, v: Tensor, tol: float | None, max_steps: int) -> None:
-    for name, x in (("z", z), ("v", v)):
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(f"{name} must be a floating-point tensor; got {getattr(x, 'dtype', type(x).__name__)}")
-    if z.ndim != 2 or z.shape != v.shape or z.shape[1] < 1:
-        raise ValueError(f"z and v must both be (B, d); got {tuple(z.shape)} and {tuple(v.shape)}")
-    if z.dtype != v.dtype or z.device != v.device:
-        raise ValueError(
-            f"z and v must share dtype and device; got {z.dtype} on {z.device} and {v.dtype} on {v.device}"
-        )
-    if max_steps < 1 or (tol is not None and tol <= 0):
-        raise ValueError(f"max_steps must be at least 1 and tol positive; got {max_steps} and {tol}")
+def _check_tangents(metric: Metric, z: Tensor, v: Tensor, tol: float | None, max_steps: int) -> None:
+    check_metric(metric)
+    check_alike({"z": z, "v": v})
+    if tol is not None:
+        check_positive("tol", tol)
+    check_count("max_steps", max_steps)
 
 
 def _warned(flow: Flow) -> Flow:

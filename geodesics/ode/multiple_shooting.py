@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geodesics.batches.arguments import require_at_least_one, require_not_below, require_positive
+from geodesics.batches.arguments import check_counts, check_not_below, check_sizes
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import basis_at, gather
 from geodesics.curves.quintics import QUINTIC, hermite, raised, subdivided
@@ -48,9 +48,9 @@ class ShootingOptions:
     max_iter: int = 20
 
     def __post_init__(self) -> None:
-        require_at_least_one(self, "num_segments", "max_iter")
-        require_not_below(self, "max_segments", "num_segments")
-        require_positive(self, "tol")
+        check_counts(self, "num_segments", "max_iter")
+        check_not_below(self, "max_segments", "num_segments")
+        check_sizes(self, "tol")
 
 
 class ShootingResult(NamedTuple):

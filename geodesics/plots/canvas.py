@@ -56,6 +56,14 @@ def check_plane(latents: Tensor | None, labels: Tensor | None, curves: Curve | N
         raise ValueError(f"labels must be ({count},), one per latent point; got {tuple(labels.shape)}")
 
 
+def checked_extent(extent: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """The extent given, which must be one."""
+    left, right, bottom, top = extent
+    if not (left < right and bottom < top):
+        raise ValueError(f"extent must be (left, right, bottom, top), increasing; got {extent}")
+    return extent
+
+
 def extent_of(shown: list[Tensor]) -> tuple[float, float, float, float]:
     """The box of all finite points with a margin; a box without width gets a width of one."""
     points = np.concatenate([as_array(part) for part in shown]) if shown else np.empty((0, 2))

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodesics.batches.arguments import check_count
 from geodesics.curves.curve import Curve
 from geodesics.metrics.lengths import constant_speed, length
 from geodesics.metrics.metric import Metric
-from geodesics.plots.canvas import as_array, check_plane, extent_of, new_axes, new_figure
+from geodesics.plots.canvas import as_array, check_plane, checked_extent, extent_of, new_axes, new_figure
 from geodesics.plots.lines import straight_lines
 
 if TYPE_CHECKING:
@@ -109,11 +110,8 @@ def plot_decoded(
     """
     _check_image_shape(image_shape)
     check_plane(latents, None, None)
-    left, right, bottom, top = extent_of([latents]) if extent is None else extent
-    if not (left < right and bottom < top):
-        raise ValueError(f"extent must be (left, right, bottom, top), increasing; got {extent}")
-    if num_images < 1:
-        raise ValueError(f"num_images must be at least 1; got {num_images}")
+    left, right, bottom, top = extent_of([latents]) if extent is None else checked_extent(extent)
+    check_count("num_images", num_images)
     steps = (torch.arange(num_images, dtype=latents.dtype, device=latents.device) + 0.5) / num_images
     x, y = left + (right - left) * steps, top - (top - bottom) * steps
     cells = torch.cartesian_prod(y, x).flip(1).view(num_images, num_images, 2)

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from geodesics.batches.arguments import check_count, check_output
 from geodesics.curves.curve import Curve
 from geodesics.metrics.metric import Metric
 from geodesics.metrics.pointwise import log_measure
-from geodesics.plots.canvas import as_array, check_plane, extent_of, new_axes
+from geodesics.plots.canvas import as_array, check_plane, checked_extent, extent_of, new_axes
 from geodesics.plots.lines import plot_curves, straight_lines
 
 if TYPE_CHECKING:
@@ -115,11 +116,9 @@ def plot_field(
             points to find it from, the extent or the resolution is empty, or the field's values are not one a point.
     """
     check_plane(latents, labels, None)
-    if resolution < 2:
-        raise ValueError(f"resolution must be at least 2; got {resolution}")
-    left, right, bottom, top = extent_of([] if latents is None else [latents]) if extent is None else extent
-    if not (left < right and bottom < top):
-        raise ValueError(f"extent must be (left, right, bottom, top), increasing; got {extent}")
+    check_count("resolution", resolution, 2)
+    shown = [] if latents is None else [latents]
+    left, right, bottom, top = extent_of(shown) if extent is None else checked_extent(extent)
     like = torch.empty(0) if latents is None else latents
     steps = torch.linspace(0, 1, resolution, dtype=like.dtype, device=like.device)
     x, y = left + (right - left) * steps, bottom + (top - bottom) * steps
@@ -171,8 +170,7 @@ def plot_latents(
 
 def _values(field: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     values = field(z)
-    if values.shape != z.shape[:1]:
-        raise ValueError(f"field must map (B, 2) to (B,); got {tuple(z.shape)} -> {tuple(values.shape)}")
+    check_output("field", z, values, "(B, 2) to (B,)", z.shape[:1])
     return values
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from geodesics.batches.arguments import require_at_least_one, require_not_below, require_positive
+from geodesics.batches.arguments import check_counts, check_not_below, check_sizes
 from geodesics.batches.rows import write
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import make_elements
@@ -55,9 +55,9 @@ class AdamSolver:
     length_tol: float = 1e-3
 
     def __post_init__(self) -> None:
-        require_at_least_one(self, "num_segments", "degree", "max_iter")
-        require_not_below(self, "num_samples", "degree")
-        require_positive(self, "learning_rate", "tol", "length_tol")
+        check_counts(self, "num_segments", "degree", "max_iter")
+        check_not_below(self, "num_samples", "degree")
+        check_sizes(self, "learning_rate", "tol", "length_tol")
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Minimize from all starts; the shortest certified curve of every problem wins."""

@@ -9,7 +9,7 @@ from scipy.integrate import solve_bvp
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from geodesics.batches.arguments import require_positive
+from geodesics.batches.arguments import check_count, check_counts, check_sizes
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import make_elements
 from geodesics.curves.quintics import QUINTIC, hermite
@@ -55,11 +55,9 @@ class CollocationSolver:
     length_tol: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.num_segments < 1 or self.max_nodes <= self.num_segments:
-            raise ValueError(
-                f"num_segments must be at least 1 and max_nodes greater; got {self.num_segments}, {self.max_nodes}"
-            )
-        require_positive(self, "tol", "gradient_tol", "length_tol")
+        check_counts(self, "num_segments")
+        check_count("max_nodes", self.max_nodes, self.num_segments + 1)
+        check_sizes(self, "tol", "gradient_tol", "length_tol")
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Solve from all starts, one by one; the shortest certified curve of every problem wins."""

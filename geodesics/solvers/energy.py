@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geodesics.batches.arguments import require_at_least_one, require_not_below, require_positive
+from geodesics.batches.arguments import check_counts, check_not_below, check_sizes
 from geodesics.batches.rows import take
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import Elements
@@ -64,10 +64,10 @@ class EnergySolver:
     max_meshes: int = 3
 
     def __post_init__(self) -> None:
-        require_at_least_one(self, "num_segments", "degree", "max_iter", "max_meshes")
-        require_not_below(self, "max_segments", "num_segments")
-        require_not_below(self, "num_samples", "degree")
-        require_positive(self, "tol", "length_tol")
+        check_counts(self, "num_segments", "degree", "max_iter", "max_meshes")
+        check_not_below(self, "max_segments", "num_segments")
+        check_not_below(self, "num_samples", "degree")
+        check_sizes(self, "tol", "length_tol")
 
     def limits(self, dtype: torch.dtype) -> Limits:
         """What a level aims at, in a floating-point type."""

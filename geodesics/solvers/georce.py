@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from geodesics.batches.arguments import require_at_least_one, require_positive
+from geodesics.batches.arguments import check_counts, check_sizes
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import Elements
 from geodesics.metrics.metric import Metric
@@ -54,8 +54,8 @@ class GeorceSolver:
     length_tol: float = 1e-2
 
     def __post_init__(self) -> None:
-        require_at_least_one(self, "num_segments", "max_iter")
-        require_positive(self, "tol", "length_tol")
+        check_counts(self, "num_segments", "max_iter")
+        check_sizes(self, "tol", "length_tol")
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Iterate from all starts; the shortest certified curve of every problem wins."""

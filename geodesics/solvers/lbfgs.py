@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodesics.batches.arguments import require_at_least_one, require_not_below, require_positive
+from geodesics.batches.arguments import check_counts, check_not_below, check_sizes
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import Elements, make_elements
 from geodesics.metrics.metric import Metric
@@ -57,9 +57,9 @@ class LBFGSSolver:
     length_tol: float = 1e-3
 
     def __post_init__(self) -> None:
-        require_at_least_one(self, "num_segments", "degree", "history", "max_iter")
-        require_not_below(self, "num_samples", "degree")
-        require_positive(self, "tol", "length_tol")
+        check_counts(self, "num_segments", "degree", "history", "max_iter")
+        check_not_below(self, "num_samples", "degree")
+        check_sizes(self, "tol", "length_tol")
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Minimize from all starts; the shortest certified curve of every problem wins."""

@@ -6,7 +6,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geodesics.batches.arguments import check_points
+from geodesics.batches.arguments import (
+    check_count,
+    check_count_of,
+    check_metric,
+    check_points,
+    check_positive,
+    check_shape,
+)
 from geodesics.connecting.geodesic import Solver
 from geodesics.connecting.moving_ends import MovingEnds
 from geodesics.curves.initial import InitialCurves
@@ -82,14 +89,14 @@ def riemannian_k_means(
             max_iter < 1.
         TypeError: when z is not a floating-point tensor.
     """
+    check_metric(metric)
     check_points("z", z)
     finite = z.isfinite().all(1)
-    if not 1 <= num_clusters <= int(finite.sum()):
-        raise ValueError(f"num_clusters must be from 1 to the {int(finite.sum())} finite points; got {num_clusters}")
-    if start is not None and start.shape != (num_clusters, z.shape[1]):
-        raise ValueError(f"start must be (K, d) = {(num_clusters, z.shape[1])}; got {tuple(start.shape)}")
-    if tol <= 0 or max_iter < 1:
-        raise ValueError(f"tol must be positive and max_iter at least 1; got {tol} and {max_iter}")
+    check_count_of("num_clusters", num_clusters, int(finite.sum()), "finite points")
+    if start is not None:
+        check_shape("start", start, "(K, d)", (num_clusters, z.shape[1]))
+    check_positive("tol", tol)
+    check_count("max_iter", max_iter)
     ends = MovingEnds(metric, num_clusters * len(z), z, solver, initial, chunk_size)
     with torch.no_grad():
         given = None if start is None else start.to(z)

@@ -6,7 +6,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geodesics.batches.arguments import check_points
+from geodesics.batches.arguments import (
+    check_count,
+    check_floating,
+    check_metric,
+    check_points,
+    check_positive,
+    check_shape,
+)
 from geodesics.batches.rows import take, write
 from geodesics.connecting.geodesic import Solver
 from geodesics.connecting.moving_ends import MovingEnds
@@ -85,19 +92,20 @@ def frechet_mean(
         ValueError: when shapes do not fit, weights are negative or not finite, tol <= 0, or max_iter < 0.
         TypeError: when z is not a floating-point tensor.
     """
-    check_points("z", z)
+    check_metric(metric)
+    check_points("z", z, least=1)
     if weights is None:
         weights = z.new_ones(1, len(z))
+    check_floating("weights", weights)
     if weights.ndim != 2 or weights.shape[1] != len(z):
         raise ValueError(f"weights must be (K, n) with n = {len(z)}; got {tuple(weights.shape)}")
     if not bool((weights.isfinite() & (weights >= 0)).all()):
         raise ValueError("weights must be finite and not negative")
-    if tol <= 0 or max_iter < 0:
-        raise ValueError(f"tol must be positive and max_iter not negative; got {tol} and {max_iter}")
+    check_positive("tol", tol)
+    check_count("max_iter", max_iter, 0)
     if start is None:
         start = central_points(z, weights)
-    if start.shape != (len(weights), z.shape[1]):
-        raise ValueError(f"start must be (K, d) = {(len(weights), z.shape[1])}; got {tuple(start.shape)}")
+    check_shape("start", start, "(K, d)", (len(weights), z.shape[1]))
     ends = MovingEnds(metric, weights.numel(), z, solver, initial, chunk_size)
     with torch.no_grad():
         return descend(metric, z, weights.to(z), start.to(z), ends, tol, max_iter)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from geodesics.batches.arguments import check_count, check_count_of, check_floating
+
 # Entries of the largest temporary tensor: bounds memory, and fits a processor's cache.
 _ENTRIES = 2**18
 
@@ -61,18 +63,15 @@ def k_medoids(
             of points that have a known distance, or another number is below 1.
         TypeError: when distances is not a floating-point tensor.
     """
-    if not isinstance(distances, Tensor) or not distances.is_floating_point():
-        got = getattr(distances, "dtype", type(distances).__name__)
-        raise TypeError(f"distances must be a floating-point tensor; got {got}")
+    check_floating("distances", distances)
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
         raise ValueError(f"distances must be (n, n); got {tuple(distances.shape)}")
     if bool((distances < 0).any()):
         raise ValueError("distances must not be negative")
-    if num_starts < 1 or max_iter < 1:
-        raise ValueError(f"num_starts and max_iter must be at least 1; got {num_starts} and {max_iter}")
+    check_count("num_starts", num_starts)
+    check_count("max_iter", max_iter)
     kept = _known_points(distances)
-    if not 1 <= num_clusters <= len(kept):
-        raise ValueError(f"num_clusters must be from 1 to the {len(kept)} points with distances; got {num_clusters}")
+    check_count_of("num_clusters", num_clusters, len(kept), "points with distances")
     with torch.no_grad():
         D = _completed(distances[kept][:, kept])
         medoids = _first_medoids(D, num_clusters, num_starts, generator)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodesics.batches.arguments import check_count, check_metric, check_points, check_positive
 from geodesics.metrics.metric import Metric
 
 
@@ -44,7 +45,7 @@ def random_walk(
         ValueError: when z0 is not ``(B, d)``, num_steps < 1, or step_size is not positive.
         TypeError: when z0 is not a floating-point tensor.
     """
-    _check_walk(z0, num_steps, "step_size", step_size)
+    _check_walk(metric, z0, num_steps, "step_size", step_size)
     return _walk(metric, z0, num_steps, step_size, 0.0, generator)
 
 
@@ -76,7 +77,7 @@ def brownian_motion(
         ValueError: when z0 is not ``(B, d)``, num_steps < 1, or time_step is not positive.
         TypeError: when z0 is not a floating-point tensor.
     """
-    _check_walk(z0, num_steps, "time_step", time_step)
+    _check_walk(metric, z0, num_steps, "time_step", time_step)
     return _walk(metric, z0, num_steps, time_step**0.5, time_step, generator)
 
 
@@ -133,12 +134,8 @@ def _walk(
     return positions
 
 
-def _check_walk(z0: Tensor, num_steps: int, name: str, size: float) -> None:
-    if not isinstance(z0, Tensor) or not z0.is_floating_point():
-        raise TypeError(f"z0 must be a floating-point tensor; got {getattr(z0, 'dtype', type(z0).__name__)}")
-    if z0.ndim != 2 or z0.shape[1] < 1:
-        raise ValueError(f"z0 must be (B, d); got {tuple(z0.shape)}")
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1; got {num_steps}")
-    if not 0 < size < float("inf"):
-        raise ValueError(f"{name} must be positive and finite; got {size}")
+def _check_walk(metric: Metric, z0: Tensor, num_steps: int, name: str, size: float) -> None:
+    check_metric(metric)
+    check_points("z0", z0, "B")
+    check_count("num_steps", num_steps)
+    check_positive(name, size)

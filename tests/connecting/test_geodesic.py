@@ -45,7 +45,7 @@ T = torch.linspace(0, 1, 9, dtype=torch.float64)
             r"z0 must be a floating-point.*int64",
         ),
         (torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.cfloat), TypeError, "z1 must be a floating-point"),
-        (torch.zeros(1, 2), [[0.0, 0.0]], TypeError, "z1 must be a floating-point tensor; got list"),
+        (torch.zeros(1, 2), [[0.0, 0.0]], TypeError, "z1 must be a floating-point tensor.*got list"),
     ],
     ids=["dimension", "batch", "one-point", "rank", "no-dimension", "dtypes", "integers", "complex", "list"],
 )

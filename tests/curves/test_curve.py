@@ -119,7 +119,7 @@ def test_equal_knots_by_default(normal):
     [
         ((2, 6, 2), None, 3, r"points must be \(B, N \* degree \+ 1, d\); got \(2, 6, 2\), degree 3"),
         ((2, 1, 2), None, 1, "points must be"),
-        ((2, 4, 2), None, 0, "points must be"),
+        ((2, 4, 2), None, 0, "degree must be at least 1; got 0"),
         ((2, 4, 2), (2, 5), 1, r"knots must be \(B, N \+ 1\) = \(2, 4\); got \(2, 5\)"),
         ((2, 4, 2), (1, 4), 1, "knots must be"),
     ],

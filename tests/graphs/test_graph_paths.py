@@ -297,7 +297,7 @@ def test_graph_distances_between_clusters_without_a_bridge_are_infinite():
 
 @pytest.mark.usefixtures("unchecked_shapes")
 def test_bad_points_are_refused(graph):
-    with pytest.raises(ValueError, match=r"z must be finite and \(n, 2\); got \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"z must be \(n, 2\) as the latents; got \(3, 3\)"):
         graph.distances(torch.zeros(3, 3, dtype=torch.float64))
     with pytest.raises(ValueError, match="z must be finite"):
         graph.distances(torch.full((3, 2), torch.nan, dtype=torch.float64))
@@ -333,7 +333,7 @@ def test_float32(graph):
 @pytest.mark.parametrize(
     ("latents", "options", "message"),
     [
-        (torch.zeros(5), {}, r"latents must be finite and \(n, d\) with n >= 2; got \(5,\)"),
+        (torch.zeros(5), {}, r"latents must be \(n, d\) with n >= 2; got \(5,\)"),
         (torch.zeros(1, 2), {}, "n >= 2"),
         (torch.full((5, 2), torch.nan), {}, "must be finite"),
         (torch.rand(5, 2), {"num_nodes": 0}, "num_nodes must be at least 1; got 0"),

@@ -179,7 +179,7 @@ def test_bad_input_is_named():
         riemannian_k_means(HALF_PLANE, z, 4)
     with pytest.raises(ValueError, match=r"start must be \(K, d\) = \(2, 2\); got \(3, 2\)"):
         riemannian_k_means(HALF_PLANE, z, 2, start=z)
-    with pytest.raises(ValueError, match="max_iter at least 1"):
+    with pytest.raises(ValueError, match="max_iter must be at least 1; got 0"):
         riemannian_k_means(HALF_PLANE, z, 2, max_iter=0)
     with pytest.raises(ValueError, match=r"distances must be \(n, n\); got \(3, 2\)"):
         k_medoids(z, 1)
