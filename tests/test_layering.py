@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,6 +168,24 @@ def test_folders_are_the_floors_and_stay_small() -> None:
 def test_core_tests_stand_in_the_same_folders() -> None:
     tests = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
     assert tests == set(FLOOR_OF) | {"vae", "bench"}
+
+
+def test_the_page_on_the_architecture_is_right() -> None:
+    """It has a section a folder, which names each of the folder's files and what it imports from."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text("utf-8")
+    sections = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL))
+    assert list(sections) == [folder for folders in FLOORS for folder in folders]
+    graph = import_graph()
+    for folder, section in sections.items():
+        own = [module for module in graph if module.startswith(f"geodesics.{folder}.")]
+        named = set(re.findall(r"`(\w+)\.py`", section))
+        assert named == {module.rpartition(".")[2] for module in own}, folder
+        used = {folder_of(other) for module in own for other in graph[module]} - {folder}
+        assert set(re.findall(r"`(\w+)`", section.partition("Imports from: ")[2])) == used, folder
+    for file in re.findall(r"`((?:tests|bench|vae|geodesics)/[\w/]+\.py)`", page):
+        assert (ROOT / file).exists(), file
+    for file in re.findall(r"`(\w+/\w+\.py)`", page):
+        assert (ROOT / file).exists() or (ROOT / "geodesics" / file).exists(), file
 
 
 def test_imports_stand_at_the_top() -> None:
