@@ -1,5 +1,7 @@
-"""Every Python block of the README and of the site runs, and the site builds without a warning."""
+"""Every Python block of the README and of the site runs and prints what the page says; no link leads nowhere."""
 
+import contextlib
+import io
 import re
 import subprocess
 import sys
@@ -8,34 +10,116 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 import geodesics
 import vae
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if path.exists()]
+README = ROOT / "README.md"
+SITE = sorted(ROOT.glob("docs/**/*.md"))
+PAGES = [page for page in (README, ROOT / "CONTRIBUTING.md", *SITE) if page.exists()]
+GROUPS = ("start", "how-to", "reference")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.DOTALL | re.M)
+OUTPUT = 'text title="Output"'
+LINK = re.compile(r"(?<!\\)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
 
 
-def python_blocks(text: str) -> Iterator[tuple[int, str]]:
-    """Line before the code, and the code, of every Python block of a page; no block may opt out."""
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def python_blocks(text: str) -> Iterator[tuple[int, str, str | None]]:
+    """Line before the code, the code, and the output that the page shows, of every Python block; none may opt out."""
+    code: tuple[int, str] | None = None
     for match in FENCE.finditer(text):
-        info = match["info"].strip()
+        info, body = match["info"].strip(), textwrap.dedent(match["body"])
+        if info == OUTPUT:
+            assert code is not None, "an output stands below the block that prints it"
+            yield *code, body
+            code = None
+            continue
+        if code is not None:
+            yield *code, None
+            code = None
         if info.lower().startswith("py"):
             assert info == "python", f"a block fenced as {info!r} would not be run: fence it as 'python'"
-            yield text.count("\n", 0, match.start("body")), textwrap.dedent(match["body"])
+            code = text.count("\n", 0, match.start("body")), body
+    if code is not None:
+        yield *code, None
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of one page share their names and run in order, in an empty folder, with no screen."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     names: dict[str, object] = {"__name__": "__main__"}
-    for line, code in python_blocks(page.read_text("utf-8")):
-        # The empty lines make a traceback name the line of the page.
-        exec(compile("\n" * line + code, str(page), "exec"), names)
+    for line, code, shown in python_blocks(page.read_text("utf-8")):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            # The empty lines make a traceback name the line of the page.
+            exec(compile("\n" * line + code, str(page), "exec"), names)
+        if shown is not None:
+            assert NUMBER.sub("#", printed.getvalue()).split() == NUMBER.sub("#", shown).split()
+            numbers = (np.array(NUMBER.findall(text), dtype=float) for text in (printed.getvalue(), shown))
+            np.testing.assert_allclose(*numbers, rtol=1e-3)
+
+
+def test_blocks_are_found_and_none_opts_out() -> None:
+    page = "text\n```python\na = 1\n```\n```text\nx = y\n```\n- item\n  ```python\n  b = 2\n  ```\n"
+    page += f"\n  ```{OUTPUT}\n  3\n  ```\n"
+    assert list(python_blocks(page)) == [(2, "a = 1\n", None), (9, "b = 2\n", "3\n")]
+    with pytest.raises(AssertionError, match="would not be run"):
+        list(python_blocks("```python notest\na = 1\n```\n"))
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as code hosts and mkdocs make it of plain words."""
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading.strip().lower()))
+
+
+def broken_links(text: str, page: Path) -> list[str]:
+    """Links of a page to files or headings of the project that do not exist."""
+    found = [match["target"] for match in LINK.finditer(FENCE.sub("", text)) if "://" not in match["target"]]
+    return [target for target in found if not leads_somewhere(target, page)]
+
+
+def leads_somewhere(target: str, page: Path) -> bool:
+    path, _, anchor = target.partition("#")
+    file = (page.parent / path).resolve() if path else page
+    if not file.is_file() or ROOT not in file.parents:
+        return False
+    if not anchor:
+        return True
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", file.read_text("utf-8")), re.MULTILINE)
+    return anchor in [slug(heading) for heading in headings]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    """mkdocs checks the links of the site; those of the README and of CONTRIBUTING nothing else does."""
+    assert broken_links(page.read_text("utf-8"), page) == []
+
+
+def test_broken_links_are_found() -> None:
+    text = "[a](docs/index.md#how-to) [b](docs/none.md) ![c](docs/index.md#none) [d](../x.md) [e](https://x.org)"
+    assert broken_links(text, README) == ["docs/none.md", "docs/index.md#none", "../x.md"]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    entries = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", text, re.MULTILINE)
+    assert sorted(entries) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in SITE)
+
+
+@pytest.mark.parametrize("page", [page for page in SITE if page.parent.name in GROUPS], ids=name_of)
+def test_a_page_says_for_whom_it_is(page: Path) -> None:
+    title, lead = page.read_text("utf-8").split("\n\n", 2)[:2]
+    assert title.startswith("# ")
+    assert lead.startswith("For ")
 
 
 def documented(package: ModuleType) -> list[tuple[str, str]]:
@@ -43,13 +127,6 @@ def documented(package: ModuleType) -> list[tuple[str, str]]:
     pattern = re.compile(rf"^::: {package.__name__}\.(\w+)$", re.MULTILINE)
     pages = sorted(ROOT.glob("docs/reference/*.md"))
     return [(page.stem, name) for page in pages for name in pattern.findall(page.read_text("utf-8"))]
-
-
-def test_blocks_are_found_and_none_opts_out() -> None:
-    page = "text\n```python\na = 1\n```\n```text\nx = y\n```\n- item\n  ```python\n  b = 2\n  ```\n"
-    assert list(python_blocks(page)) == [(2, "a = 1\n"), (9, "b = 2\n")]
-    with pytest.raises(AssertionError, match="would not be run"):
-        list(python_blocks("```python notest\na = 1\n```\n"))
 
 
 @pytest.mark.parametrize("package", [geodesics, vae], ids=lambda package: package.__name__)
