@@ -1,2 +1,1 @@
-"""Curves without a metric: polynomial elements, the curves made of them, meshes, and initial curves. Uses nothing of
-the package."""
+"""Curves without a metric: polynomial elements, the curves made of them, meshes, and initial curves. Uses `batches`."""

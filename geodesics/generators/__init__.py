@@ -1,3 +1,2 @@
 """Decoders and their derivatives: the protocols that a decoder may satisfy, Jacobians and second derivatives of any
-decoder, formulas where torch's own rule is missing or wrong, and what `check_generator` reports. Uses nothing of the
-package."""
+decoder, formulas where torch's own rule is missing or wrong, and what `check_generator` reports. Uses `batches`."""
