@@ -27,9 +27,9 @@ def distance(
         metric: the Riemannian metric.
         z0: starts ``(B, d)``.
         z1: ends ``(B, d)``.
-        solver: see `geodesic`.
-        initial: see `geodesic`.
-        chunk_size: problems solved at a time.
+        solver: as in `geodesic`.
+        initial: as in `geodesic`.
+        chunk_size: as in `geodesic`.
 
     Returns:
         ``(B,)``, in the metric's unit; NaN where a problem failed.
@@ -56,8 +56,8 @@ def distance_matrix(
     Args:
         metric: the Riemannian metric.
         z: points ``(n, d)``.
-        solver: see `geodesic`.
-        initial: see `geodesic`.
+        solver: as in `geodesic`.
+        initial: as in `geodesic`.
         chunk_size: pairs solved at a time.
 
     Returns:

@@ -32,8 +32,8 @@ def log_map(
         metric: the Riemannian metric.
         z0: starts ``(B, d)``.
         z1: ends ``(B, d)``, of the same dtype and device.
-        solver: the algorithm and its options; None for ``ShootingSolver()``.
-        initial: where to start, as in `geodesic`.
+        solver: as in `geodesic`; None for ``ShootingSolver()``.
+        initial: as in `geodesic`.
 
     Returns:
         ``(B, d)``; zero where z0 == z1; NaN in the rows that did not converge, with one warning that counts

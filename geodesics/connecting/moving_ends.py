@@ -45,9 +45,9 @@ class MovingEnds:
         metric: the Riemannian metric.
         count: P, pairs in all.
         like: a tensor of the points' dimension, dtype and device, ``(n, d)``.
-        solver: as in `geodesics.geodesic`.
-        initial: how a pair starts afresh, as in `geodesics.geodesic`.
-        chunk_size: as in `geodesics.geodesic`.
+        solver: as in `geodesic`.
+        initial: how a pair starts afresh, as in `geodesic`.
+        chunk_size: as in `geodesic`.
 
     Attributes:
         solved: geodesics solved so far.

@@ -111,5 +111,5 @@ class Curve:
         return self.subdivide(ends.diff().expand(len(self), -1), count)
 
     def reverse(self) -> "Curve":
-        """The curves run backwards, t -> 1 - t."""
+        """The curves run backward, t -> 1 - t."""
         return Curve(self.points.flip(1), 1 - self.knots.flip(1), self.degree)

@@ -33,7 +33,7 @@ class GeneratorReport(NamedTuple):
             Hessian, directional second derivative and nested forward mode. False for wrong derivatives of the
             generator's own, for a ``torch.autograd.Function`` whose forward rule cannot be differentiated, and for
             every ``torch.jit`` module: scripted ones lose derivatives from the second call on, traced ones keep
-            torch's wrong rules (see `geodesics.formulas`).
+            torch's wrong rules (see `geodesics.generators.torch_repairs`).
         messages: one sentence per finding, empty when all is well.
     """
 

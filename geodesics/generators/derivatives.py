@@ -69,7 +69,7 @@ def directional_second_derivative(
     transpose one more reverse pass; w is any constant, since only the dependence on it is asked for.
 
     Two nested forward-mode passes would be shorter, but torch's are silently wrong for some operations (see
-    `geodesics.formulas`). The cost is much the same, that of some six evaluations.
+    `geodesics.generators.torch_repairs`). The cost is much the same, that of some six evaluations.
 
     Args:
         generator: row-wise callable ``(B, d) -> (B, D)``.

@@ -28,7 +28,7 @@ class GraphPaths:
     Nodes cover the data's region and a margin round it. Where some direction is much cheaper than another they lie on
     its streamlines, short pieces of level sets of the uncertainty, with curved edges along them. Every node is also
     joined to those that are nearest to it by the metric among many candidates. Alternatives to the shortest path take
-    its sensible detours, as many as fit into one path (`geodesics.detours`).
+    its sensible detours, as many as fit into one path (`geodesics.graphs.detours`).
 
     The graph is built once; a problem's paths do not depend on the other problems of a call.
 

@@ -69,12 +69,12 @@ def _is_finite(M: Float[Tensor, "n d d"]) -> Bool[Tensor, " n"]:
     return M.isfinite().flatten(1).all(1)
 
 
-def _cheapest(M: Float[Tensor, "n d d"], known: Bool[Tensor, " n"], towards: Float[Tensor, "n d"]) -> Tensor:
+def _cheapest(M: Float[Tensor, "n d d"], known: Bool[Tensor, " n"], toward: Float[Tensor, "n d"]) -> Tensor:
     """Unit eigenvectors of the smallest eigenvalues, on the side of given vectors; those where M is not known."""
     unit = torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
     v = torch.linalg.eigh(torch.where(known[:, None, None], M, unit)).eigenvectors[..., 0]
-    v = torch.where((v * towards).sum(-1, keepdim=True) < 0, -v, v)
-    return torch.where(known[:, None], v, towards)
+    v = torch.where((v * toward).sum(-1, keepdim=True) < 0, -v, v)
+    return torch.where(known[:, None], v, toward)
 
 
 def _joined(steps: list[Tensor], middle: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class GraphTrees:
         distance, previous = self.graph.trees(roots)
         itself = np.broadcast_to(np.arange(previous.shape[1]), previous.shape)
         first = np.where(previous < 0, itself, previous)
-        while True:  # every turn doubles the steps taken towards the root
+        while True:  # every turn doubles the steps taken toward the root
             further = np.take_along_axis(first, first, axis=1)
             if (further == first).all():
                 break

@@ -45,9 +45,9 @@ class Land:
         errors: standard errors of log C from the nodes, ``(K,)``.
         effective_nodes: ``(sum f)^2 / sum f^2`` over the nodes' contributions f to C, ``(K,)``.
         failed_nodes: nodes without a geodesic, which count as zero in C, ``(K,)``.
-        solver: of the geodesics, as in `geodesic`.
-        initial: of the geodesics, as in `geodesic`.
-        chunk_size: of the geodesics, as in `geodesic`.
+        solver: as in `geodesic`.
+        initial: as in `geodesic`.
+        chunk_size: as in `geodesic`.
     """
 
     metric: Metric

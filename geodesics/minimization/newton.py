@@ -3,7 +3,7 @@
 The exact Hessian of a real path energy is strongly indefinite far from the minimum, and damping it with a multiple of
 its Gauss-Newton part shortens the steps by orders of magnitude. Here negative curvature is taken out where it sits: the
 element matrices ``hessian + theta * shift`` are positive semi-definite at theta = 1 by construction; theta falls
-towards 0 as full steps succeed and rises where the Cholesky factorization fails. At theta = 0 the step is exact Newton,
+toward 0 as full steps succeed and rises where the Cholesky factorization fails. At theta = 0 the step is exact Newton,
 and the factorization certifies a strict local minimum: no conjugate point inside the curve.
 """
 

@@ -35,12 +35,12 @@ class AdamSolver:
 
     Args:
         num_segments: N, elements per curve.
-        degree: polynomial degree p of an element.
-        num_samples: generator samples per element, m >= p.
+        degree: p, as in `EnergySolver`.
+        num_samples: m, as in `EnergySolver`.
         learning_rate: in latent units; about the distance that a node moves in one iteration.
         max_iter: iterations per problem.
-        tol: tolerance on the scale-free gradient.
-        length_tol: tolerance on the length error estimate, relative to the length.
+        tol: as in `EnergySolver`.
+        length_tol: as in `EnergySolver`.
 
     Raises:
         ValueError: on options outside their range.

@@ -42,7 +42,7 @@ class CollocationSolver:
         max_nodes: most nodes that SciPy's mesh may have; a problem that asks for more ends as MAX_ITER.
         tol: SciPy's tolerance, on the relative residual of the ODE.
         gradient_tol: tolerance on the scale-free gradient of the path energy of the answer.
-        length_tol: tolerance on the length error estimate, relative to the length.
+        length_tol: as in `EnergySolver`.
 
     Raises:
         ValueError: on options outside their range.

@@ -41,8 +41,8 @@ class GeorceSolver:
     Args:
         num_segments: T.
         max_iter: iterations per problem.
-        tol: tolerance on the scale-free gradient of E; None for ``eps^(3/8)``, 1.4e-6 in float64.
-        length_tol: tolerance on the length error estimate, relative to the length.
+        tol: as in `EnergySolver`, on the gradient of E.
+        length_tol: as in `EnergySolver`.
 
     Raises:
         ValueError: on options outside their range.

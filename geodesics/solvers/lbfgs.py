@@ -37,12 +37,12 @@ class LBFGSSolver:
 
     Args:
         num_segments: N, elements per curve.
-        degree: polynomial degree p of an element.
-        num_samples: generator samples per element, m >= p.
+        degree: p, as in `EnergySolver`.
+        num_samples: m, as in `EnergySolver`.
         history: pairs remembered.
         max_iter: iterations per problem.
-        tol: tolerance on the scale-free gradient; None for ``eps^(3/8)``, 1.4e-6 in float64.
-        length_tol: tolerance on the length error estimate, relative to the length.
+        tol: as in `EnergySolver`.
+        length_tol: as in `EnergySolver`.
 
     Raises:
         ValueError: on options outside their range.

@@ -245,7 +245,7 @@ def test_latents_have_a_color_for_each_class():
 
 @pytest.mark.parametrize(("shape", "channels"), [((1, 2), 0), ((1, 1, 2), 0), ((3, 1, 2), 3)])
 def test_decoded_images_are_where_their_points_are(shape, channels):
-    """The first pixel of each image is z_1, the second z_2: cells' midpoints, the second axis upwards."""
+    """The first pixel of each image is z_1, the second z_2: cells' midpoints, the second axis upward."""
 
     def decode_point(z):
         pair = z[:, None, :].expand(-1, max(channels, 1), 2) / 10

@@ -187,7 +187,7 @@ def test_bad_input_is_named(rng, unchecked_shapes):
         fit_rbf(z, s, RBFConfig(num_centers=21))
     with pytest.raises(ValueError, match="xi must be positive"):
         RBFConfig(xi=0.0)
-    with pytest.raises(ValueError, match="num_components must be positive"):
+    with pytest.raises(ValueError, match="num_components must be at least 1"):
         RBFConfig(num_components=0)
     ones = torch.ones(2, dtype=F64)
     with pytest.raises(ValueError, match="weights has 4 of 4 values out of range"):

@@ -257,7 +257,7 @@ def test_bad_input_is_named(x, unchecked_shapes):
         train_vae(x[:, :4], CONFIG, TRAINING, progress=False)
     with pytest.raises(ValueError, match=r"x must be finite and \(N, 6\)"):
         train_vae(x.log() * torch.inf, CONFIG, TRAINING, progress=False)
-    with pytest.raises(ValueError, match="epochs must be positive"):
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
         TrainingConfig(epochs=0)
     with pytest.raises(ValueError, match="noise must not be negative"):
         TrainingConfig(noise=-0.1)

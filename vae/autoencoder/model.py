@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vae.arguments import check_counts, check_rows
 from vae.autoencoder.activations import Activation
 from vae.autoencoder.networks import (
     Activations,
@@ -44,8 +45,7 @@ class VAEConfig:
     variance_activation: Activation = Activation.SOFTPLUS
 
     def __post_init__(self) -> None:
-        if self.data_dim < 1 or self.latent_dim < 1:
-            raise ValueError(f"data_dim and latent_dim must be positive; got {self.data_dim} and {self.latent_dim}")
+        check_counts(self, "data_dim", "latent_dim")
         if isinstance(self.architecture, ConvolutionalArchitecture):
             channels, height, width = self.architecture.image_shape
             if channels * height * width != self.data_dim:
@@ -105,8 +105,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: x is not (B, D).
         """
-        if x.ndim != 2 or x.shape[1] != self.config.data_dim:
-            raise ValueError(f"x must be (B, {self.config.data_dim}); got {tuple(x.shape)}")
+        check_rows("x", x, self.config.data_dim)
         return self._gaussian(self.encoder, x)
 
     def decode(self, z: Float[Tensor, "b d"]) -> DiagonalGaussian:
@@ -115,8 +114,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: z is not (B, d).
         """
-        if z.ndim != 2 or z.shape[1] != self.config.latent_dim:
-            raise ValueError(f"z must be (B, {self.config.latent_dim}); got {tuple(z.shape)}")
+        check_rows("z", z, self.config.latent_dim)
         return self._gaussian(self.decoder, z)
 
     def reparametrize(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Float[Tensor, "b d"]:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from vae.arguments import check_counts, check_positive
 from vae.autoencoder.loss import annealing, gaussian_nll, kl_to_prior, vae_loss
 from vae.autoencoder.model import VAE, VAEConfig
 from vae.files.checkpoints import flatten_optimizer, read, restore_optimizer, write
@@ -42,9 +43,8 @@ class TrainingConfig:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "checkpoint_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        check_counts(self, "epochs", "batch_size", "checkpoint_every")
+        check_positive(self, "learning_rate")
         if not self.noise >= 0:
             raise ValueError(f"noise must not be negative; got {self.noise}")
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vae.arguments import check_rows
 from vae.autoencoder.activations import Activation
 from vae.autoencoder.networks import initialize
 
@@ -86,8 +87,7 @@ class NeuralField(nn.Module):
 
     def _log_precision(self, z: Tensor) -> Tensor:
         """u(z)."""
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z must be (B, {self.latent_dim}); got {tuple(z.shape)}")
+        check_rows("z", z, self.latent_dim)
         u: Tensor = self.head(self.layers((z - self.shift) / self.scale))
         return u
 

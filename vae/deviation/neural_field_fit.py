@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from vae.arguments import check_counts, check_positive, check_variances
 from vae.autoencoder.model import VAE
 from vae.deviation.neural_field import NeuralField
 
@@ -42,9 +43,8 @@ class NeuralFieldConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("xi", "reach", "penalty", "steps", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        check_positive(self, "xi", "reach", "penalty", "learning_rate")
+        check_counts(self, "steps", "batch_size")
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile must lie between 0 and 1; got {self.quantile}")
 
@@ -94,13 +94,7 @@ def fit_neural_field(
         ValueError: shapes that do not fit, values not finite or not positive, or all points the same.
     """
     config = config or NeuralFieldConfig()
-    if latents.ndim != 2 or variances.ndim != 2 or len(latents) != len(variances) or len(latents) < 2:
-        shapes = tuple(latents.shape), tuple(variances.shape)
-        raise ValueError(
-            f"latents and variances must be (N, d) and (N, D) with N >= 2; got {shapes[0]} and {shapes[1]}"
-        )
-    if not (bool(latents.isfinite().all()) and bool((variances.isfinite() & (variances > 0)).all())):
-        raise ValueError("latents must be finite, variances finite and positive")
+    check_variances(latents, variances, least=2)
     rng = torch.Generator().manual_seed(config.seed)
     # One scale for all axes: axes that the model does not use would be blown up to their noise otherwise. Half of the
     # largest deviation: steeper first layers resolve gaps between clusters, and fit noise from a quarter on.

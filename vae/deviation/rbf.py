@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vae.arguments import check_rows
 from vae.generators.feature_maps import RadialFeatures
 
 
@@ -66,8 +67,7 @@ class RBFPrecision(nn.Module):
         Raises:
             ValueError: z is not (B, d).
         """
-        if z.ndim != 2 or z.shape[1] != self.centers.shape[1]:
-            raise ValueError(f"z must be (B, {self.centers.shape[1]}); got {tuple(z.shape)}")
+        check_rows("z", z, self.centers.shape[1])
         return torch.addmm(self.xi, RadialFeatures(self.centers, self.bandwidths)(z), self.weights.T)
 
     def standard_deviation(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from vae.arguments import check_counts, check_positive, check_variances
 from vae.autoencoder.model import VAE
 from vae.deviation.rbf import RBFPrecision
 from vae.generators.feature_maps import RadialFeatures
@@ -45,9 +46,8 @@ class RBFConfig:
     num_components: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_centers", "bandwidth_factor", "xi", "tol", "max_iter", "num_components"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        check_counts(self, "num_centers", "max_iter", "num_components")
+        check_positive(self, "bandwidth_factor", "xi", "tol")
 
 
 class WeightFit(NamedTuple):
@@ -95,12 +95,7 @@ def fit_rbf(
         ValueError: shapes that do not fit, values not finite or not positive, or fewer points than centers.
     """
     config = config or RBFConfig()
-    if latents.ndim != 2 or variances.ndim != 2 or latents.shape[0] != variances.shape[0]:
-        raise ValueError(
-            f"latents and variances must be (N, d) and (N, D); got {tuple(latents.shape)} and {tuple(variances.shape)}"
-        )
-    if not (bool(latents.isfinite().all()) and bool((variances.isfinite() & (variances > 0)).all())):
-        raise ValueError("latents must be finite, variances finite and positive")
+    check_variances(latents, variances)
     projected = principal_components(latents, config.num_components)
     centers, assignment = cluster(projected, config.num_centers, config.seed)
     if config.num_components is not None:

@@ -1,7 +1,7 @@
 """The VAE's generators, exchangeable in one word: mean, with own deviation, with RBF's, with a neural field's.
 
 Each is a row-wise callable (B, d) -> (B, n) that holds a frozen copy of the weights, so training on or moving
-the VAE afterwards changes nothing here; `generator.to(torch.float64)` or `.to("cuda")` converts the copy
+the VAE afterward changes nothing here; `generator.to(torch.float64)` or `.to("cuda")` converts the copy
 alone.
 """
 
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from vae.arguments import check_rows
 from vae.autoencoder.activations import Activation
 from vae.autoencoder.model import VAE
 from vae.autoencoder.networks import PerceptronArchitecture
@@ -201,8 +202,7 @@ class DecoderGenerator(nn.Module, ABC):
             raise ValueError(f"w must be (B, n) = {(z.shape[0], self.output_dim)}; got {tuple(w.shape)}")
 
     def _check(self, z: Tensor) -> None:
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z must be (B, {self.latent_dim}); got {tuple(z.shape)}")
+        check_rows("z", z, self.latent_dim)
         own = next(self.buffers(), None)
         own = next(self.parameters()) if own is None else own
         if z.dtype != own.dtype or z.device != own.device:

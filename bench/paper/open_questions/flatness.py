@@ -37,7 +37,7 @@ def bend(lab: Lab, space: Space, distance: Tensor) -> dict[str, Any]:
 
 
 def curvatures(lab: Lab, space: Space) -> Float[Tensor, " n"]:
-    """Sectional curvatures at random encoded images, of the planes towards two others.
+    """Sectional curvatures at random encoded images, of the planes toward two others.
 
     Planes of any direction would say little: along the axes that a model does not use, the metric is all but
     singular, and its curvature there anything.
