@@ -17,7 +17,7 @@ def check_positive(options: object, *names: str) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} must be a number; got {value!r}")
-        if not 0 < value < math.inf:
+        if not 0 < float(value) < math.inf:
             raise ValueError(f"{name} must be positive and finite; got {value}")
 
 
@@ -29,7 +29,7 @@ def check_counts(options: object, *names: str) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise TypeError(f"{name} must be an integer; got {value!r}")
-        if int(value) < 1:
+        if value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")
 
 

@@ -26,5 +26,5 @@ class Straight:
 
 
 def straight(z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]) -> Curve:
-    """The curves ``c(t) = (1 - t) z0 + t z1`` as polylines of one segment."""
+    """The curves ``c(t) = (1 - t) z0 + t z1`` as polylines of one element."""
     return Curve(torch.stack([z0, z1], dim=1))

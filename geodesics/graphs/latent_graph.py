@@ -196,9 +196,9 @@ class LatentGraph:
         """Lengths of polylines, by their chords; infinite where the metric is not finite."""
         if len(polylines) == 0:
             return polylines.new_zeros(0)
-        segments = make_elements(1, 1, polylines)
-        path_energy = self.metric.path_energy(segments)
-        parts = [path_energy.value(part, None)[1] @ segments.weights for part in polylines.split(_ROWS)]
+        elements = make_elements(1, 1, polylines)
+        path_energy = self.metric.path_energy(elements)
+        parts = [path_energy.value(part, None)[1] @ elements.weights for part in polylines.split(_ROWS)]
         lengths = torch.cat(parts).sum(1)
         return torch.where(lengths.isfinite(), lengths, torch.inf)
 

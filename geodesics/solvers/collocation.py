@@ -38,7 +38,7 @@ class CollocationSolver:
     accelerations for the Jacobian and some accelerations for the residuals, all counted in ``jacobians``.
 
     Args:
-        num_segments: intervals of the first mesh.
+        num_segments: elements of the first mesh.
         max_nodes: most nodes that SciPy's mesh may have; a problem that asks for more ends as MAX_ITER.
         tol: SciPy's tolerance, on the relative residual of the ODE.
         gradient_tol: tolerance on the scale-free gradient of the path energy of the answer.

@@ -34,7 +34,7 @@ class GeorceSolver:
     ``mu_t = mu_{T-1} + sum_{j>t} nu_j``, mu_{T-1} such that the u_new reach the end, and a backtracking line
     search from u to u_new. Needs only ``metric.tensor`` and its gradient.
 
-    The metric is taken at the left end of each segment: points and energy are of order 1/T, the length of the
+    The metric is taken at the left end of each element: points and energy are of order 1/T, the length of the
     curve found of order 1/T^2. The error estimate holds the distance to E's own length, of order 1/T.
     Cost: T metric tensors and gradients per iteration and trial.
 

@@ -74,7 +74,7 @@ class LBFGSSolver:
             points, derivative = state.points.clone(), state.at.derivative.clone()
             latent = points.diff(dim=1).norm(dim=-1).sum(1)
             fresh = (memory.weight == 0).all(1)
-            # Before any pair: the mean stiffness of the metric along the curve, per segment.
+            # Before any pair: the mean stiffness of the metric along the curve, per element.
             mean = latent.square() / (2 * self.num_segments * state.at.energy)
             memory = memory._replace(scale=torch.where(fresh, mean, memory.scale))
             direction = _direction(derivative, memory, inverse)

@@ -22,12 +22,12 @@ class NeuralFieldConfig:
     Attributes:
         hidden: widths of the tanh layers.
         xi: precision far from the data, inverse squared data units; the standard deviation rises to xi^(-1/2).
-        quantile: of the distances between a code and its nearest other code; it is the length ell within which of a
-            code nothing is demanded.
-        reach: how far out uncertainty is demanded, in units of the codes' largest standard deviation.
+        quantile: of the distances between a latent and its nearest other latent; it is the length ell within which of a
+            latent nothing is demanded.
+        reach: how far out uncertainty is demanded, in units of the latents' largest standard deviation.
         penalty: weight of the demand against the fit.
         steps: of Adam.
-        batch_size: codes per step, and as many points off the data.
+        batch_size: latents per step, and as many points off the data.
         learning_rate: at the first step; it falls to zero as a cosine.
         seed: of weights, batches and points.
     """
@@ -77,11 +77,11 @@ def fit_neural_field(
     .. math:: \min_\theta \; E_n \|w(z_n) - \log s_n\|_2^2 + p \, E_{y} \|(f(y) - w(y))_+\|_1, \quad
         f(y) = \min(\log s_{n(y)} + \tfrac12 ((\delta(y) - \ell)_+ / \ell)^2, \; -\log \xi)
 
-    with w the field's log variance, n(y) the code nearest to y, delta(y) its distance. The floor f is the
-    uncertainty of an RBF network with a kernel of width ell at every code: a Gaussian's growth, from the distance
-    at which the codes leave off. The demand is a hinge: the field may be less sure
+    with w the field's log variance, n(y) the latent nearest to y, delta(y) its distance. The floor f is the
+    uncertainty of an RBF network with a kernel of width ell at every latent: a Gaussian's growth, from the distance
+    at which the latents leave off. The demand is a hinge: the field may be less sure
     than that, never surer; linear, since squares of its decades would drown the fit. Points y lie on
-    lines through two random codes, between and beyond them; around random codes; and in a wide normal
+    lines through two random latents, between and beyond them; around random latents; and in a wide normal
     distribution. All are drawn anew at every step.
 
     Args:
@@ -142,13 +142,13 @@ def off_data_points(
 ) -> Float[Tensor, "m d"]:
     """Latent points on and around the data and far from them, `count` of them, in three equal shares.
 
-    On lines through two random codes, from half their distance before the first to half of it behind the second;
-    beside a random code, in a random direction, up to 8 ell away; and normal around the mean, with between 1 and
-    `reach` times the codes' largest standard deviation along each axis. In high dimensions the last lie all far
+    On lines through two random latents, from half their distance before the first to half of it behind the second;
+    beside a random latent, in a random direction, up to 8 ell away; and normal around the mean, with between 1 and
+    `reach` times the latents' largest standard deviation along each axis. In high dimensions the last lie all far
     out, and only the first two show where the data end.
 
     Args:
-        latents: N codes, (N, d).
+        latents: N latent points, (N, d).
         count: M.
         reach: see above.
         ell: see above, latent units.
@@ -181,9 +181,9 @@ def uncertainty_floor(
 
     Args:
         z: points, (B, d).
-        latents: codes, (N, d); n(z) is the nearest, delta(z) its distance.
-        log_variances: log s at the codes, (N, D).
-        ell: distance within which of a code its own variance will do, latent units.
+        latents: latent points, (N, d); n(z) is the nearest, delta(z) its distance.
+        log_variances: log s at the latents, (N, D).
+        ell: distance within which of a latent its own variance will do, latent units.
         far: f_infinity, the floor's highest value.
     """
     distance, nearest = torch.cdist(z, latents).min(dim=1)

@@ -15,9 +15,9 @@ from vae.autoencoder.networks import DiagonalGaussian
 from vae.deviation.rbf import RBFPrecision
 from vae.deviation.rbf_fit import RBFConfig, fit_rbf_to_vae
 
-# Points off the data per held-out code that are tried; those that land near other codes are dropped.
+# Points off the data per held-out latent that are tried; those that land near other latents are dropped.
 _TRIES = 8
-# Points at a time for distances to all codes: a bound on memory.
+# Points at a time for distances to all latents: a bound on memory.
 _ROWS = 1024
 
 
@@ -25,9 +25,9 @@ class DeviationScore(NamedTuple):
     """How well a standard deviation does at held-out data, and how much it grows off the data.
 
     Attributes:
-        log_likelihood: mean over the held-out rows of log N(x; mu(z), sigma(z)^2) at their codes z, nats per row.
+        log_likelihood: mean over the held-out rows of log N(x; mu(z), sigma(z)^2) at their latents z, nats per row.
         standard_error: of that mean.
-        contrast: mean of log sigma off the data less its mean at the held-out codes; 0 means that the deviation
+        contrast: mean of log sigma off the data less its mean at the held-out latents; 0 means that the deviation
             does not know where the data are, log 10 that it is ten times larger off them.
     """
 
@@ -74,7 +74,7 @@ def select_rbf(
 ) -> RBFSelection:
     """The most cautious RBF network among those that held-out data do not contradict.
 
-    Kernels too narrow, or too few, leave held-out codes in the dark: sigma rises to xi^(-1/2) there, and the
+    Kernels too narrow, or too few, leave held-out latents in the dark: sigma rises to xi^(-1/2) there, and the
     likelihood of the held-out data falls by many nats. Kernels too wide cost little likelihood, but sigma no longer
     rises between and around the data, and geodesics need not follow them. So: of all candidates whose held-out
     log-likelihood is within one standard error of the best (the one-standard-error rule of Breiman et al.,
@@ -138,11 +138,11 @@ def score_deviation(
 def points_off_the_data(
     vae: VAE, x_train: Float[Tensor, "n D"], x_validation: Float[Tensor, "m D"], rng: torch.Generator
 ) -> Float[Tensor, "k d"]:
-    """Latent points just off the data, by the standard of held-out codes.
+    """Latent points just off the data, by the standard of held-out latents.
 
-    A held-out code lies within r of the nearest training code, r the 99 % quantile over all of them. Points drawn at
-    3 r from a held-out code, in a random direction, are kept where the nearest training code is farther than r: they
-    are where no held-out code would be, yet not far out. In a plane full of data many tries land on other data, in
+    A held-out latent lies within r of the nearest training latent, r the 99 % quantile over all of them. Points drawn at
+    3 r from a held-out latent, in a random direction, are kept where the nearest training latent is farther than r: they
+    are where no held-out latent would be, yet not far out. In a plane full of data many tries land on other data, in
     32 dimensions hardly any.
 
     Args:
@@ -155,21 +155,21 @@ def points_off_the_data(
         ValueError: all tries land on data.
     """
     with torch.no_grad():
-        codes, held_out = vae.encode(x_train).mean, vae.encode(x_validation).mean
-    radius = nearest_distance(held_out, codes).quantile(0.99)
+        latents, held_out = vae.encode(x_train).mean, vae.encode(x_validation).mean
+    radius = nearest_distance(held_out, latents).quantile(0.99)
     start = held_out.repeat(_TRIES, 1)
     direction = torch.randn(start.shape, generator=rng, dtype=torch.float64).to(start)
     tries = start + 3 * radius * torch.nn.functional.normalize(direction, dim=1)
-    kept = tries[nearest_distance(tries, codes) > radius]
+    kept = tries[nearest_distance(tries, latents) > radius]
     if len(kept) == 0:
         raise ValueError(f"x_validation must leave room around it: none of {len(tries)} points is off the data")
     return kept
 
 
-def nearest_distance(z: Float[Tensor, "b d"], codes: Float[Tensor, "n d"]) -> Float[Tensor, " b"]:
-    """Distance of each point to the nearest code, (B,)."""
+def nearest_distance(z: Float[Tensor, "b d"], latents: Float[Tensor, "n d"]) -> Float[Tensor, " b"]:
+    """Distance of each point to the nearest latent, (B,)."""
     mode = "donot_use_mm_for_euclid_dist"
-    return torch.cat([torch.cdist(part, codes, compute_mode=mode).amin(1) for part in z.split(_ROWS)])
+    return torch.cat([torch.cdist(part, latents, compute_mode=mode).amin(1) for part in z.split(_ROWS)])
 
 
 def _score(vae: VAE, deviation: Callable[[Tensor], Tensor], x: Tensor, away: Tensor) -> DeviationScore:
