@@ -77,7 +77,7 @@ def test_points_off_the_data_are_off_the_data_and_near(rng, d):
 def test_distances_in_pieces(monkeypatch, normal):
     z, codes = normal(7, 3), normal(5, 3)
     expected = (z[:, None] - codes).norm(dim=2).amin(1)
-    monkeypatch.setattr("vae.rbf_selection._ROWS", 2)
+    monkeypatch.setattr("vae.deviation.rbf_selection._ROWS", 2)
     torch.testing.assert_close(nearest_distance(z, codes), expected)
 
 

@@ -140,10 +140,10 @@ def points_off_the_data(
 ) -> Float[Tensor, "k d"]:
     """Latent points just off the data, by the standard of held-out latents.
 
-    A held-out latent lies within r of the nearest training latent, r the 99 % quantile over all of them. Points drawn at
-    3 r from a held-out latent, in a random direction, are kept where the nearest training latent is farther than r: they
-    are where no held-out latent would be, yet not far out. In a plane full of data many tries land on other data, in
-    32 dimensions hardly any.
+    A held-out latent lies within r of the nearest training latent, r the 99 % quantile over all of them. Points drawn
+    at 3 r from a held-out latent, in a random direction, are kept where the nearest training latent is farther than r:
+    they are where no held-out latent would be, yet not far out. In a plane full of data many tries land on other data,
+    in 32 dimensions hardly any.
 
     Args:
         vae: encodes the data.
