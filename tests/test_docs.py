@@ -23,7 +23,7 @@ PAGES = [page for page in (README, ROOT / "CONTRIBUTING.md", *SITE) if page.exis
 GROUPS = ("start", "how-to", "reference")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.DOTALL | re.M)
 OUTPUT = 'text title="Output"'
-LINK = re.compile(r"(?<!\\)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+LINK = re.compile(r"(?<!\\)\[[^\]]*\]\((?P<target>[^)\s]+)\)|<img src=\"(?P<image>[^\"]+)\"")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
 
 
@@ -83,8 +83,8 @@ def slug(heading: str) -> str:
 
 def broken_links(text: str, page: Path) -> list[str]:
     """Links of a page to files or headings of the project that do not exist."""
-    found = [match["target"] for match in LINK.finditer(FENCE.sub("", text)) if "://" not in match["target"]]
-    return [target for target in found if not leads_somewhere(target, page)]
+    found = [match["target"] or match["image"] for match in LINK.finditer(FENCE.sub("", text))]
+    return [target for target in found if "://" not in target and not leads_somewhere(target, page)]
 
 
 def leads_somewhere(target: str, page: Path) -> bool:
@@ -106,7 +106,8 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 def test_broken_links_are_found() -> None:
     text = "[a](docs/index.md#how-to) [b](docs/none.md) ![c](docs/index.md#none) [d](../x.md) [e](https://x.org)"
-    assert broken_links(text, README) == ["docs/none.md", "docs/index.md#none", "../x.md"]
+    text += '<img src="docs/images/measure.png" alt="f"><img src="none.png" alt="g">'
+    assert broken_links(text, README) == ["docs/none.md", "docs/index.md#none", "../x.md", "none.png"]
 
 
 def test_every_page_is_in_the_navigation() -> None:
