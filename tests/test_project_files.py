@@ -80,7 +80,7 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
         for name in re.findall(r"^make ([a-z-]+)", block, re.M)
     ]
     assert set(commands) <= TARGETS
-    for module in re.findall(r"python -m ((?:bench|vae)(?:\.\w+)*)", text):
+    for module in re.findall(r"python -m ((?:bench|vae)(?:\.[a-z_]+)*)", text):
         assert find_spec(module) is not None, module
 
 
