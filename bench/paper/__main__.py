@@ -11,7 +11,7 @@ import torch
 from bench.paper.catalog import EXPERIMENTS
 from bench.paper.config import PaperConfig, configured
 from bench.paper.report import report
-from bench.paper.run import run_experiments
+from bench.paper.run import draw_again, run_experiments
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,27 @@ class Options:
         output: folder for figures, numbers and models.
         only: names of the experiments to do.
         threads: of torch; None for torch's own choice.
+        draw: whether to draw the figures of stored results again, and to compute nothing.
     """
 
     config: PaperConfig
     output: Path
     only: tuple[str, ...]
     threads: int | None
+    draw: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, or go on with, the experiments, and print what became of the paper's claims; returns the exit code."""
+    """Run, go on with, or only draw the experiments, and print what became of the claims; returns the exit code."""
     options = parse(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     chosen = [experiment for experiment in EXPERIMENTS if experiment.name in options.only]
     try:
-        results = run_experiments(chosen, options.config, options.output)
+        if options.draw:
+            results = draw_again(chosen, options.output)
+        else:
+            results = run_experiments(chosen, options.config, options.output)
     except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,6 +65,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--epochs", type=int, help="of training (800)")
     parser.add_argument("--quick", action="store_true", help="few of everything, to see that it runs")
     parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--draw", action="store_true", help="draw stored results again, compute nothing")
     given = parser.parse_args(arguments)
     for name in ("epochs", "threads"):
         if getattr(given, name) is not None and getattr(given, name) < 1:
@@ -67,7 +73,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if given.data_root is not None and not given.data_root.is_dir():
         parser.error(f"--data-root must be a folder; got {given.data_root}")
     config = configured(given.data_root, given.epochs, given.quick)
-    return Options(config, given.output, tuple(given.only or names), given.threads)
+    return Options(config, given.output, tuple(given.only or names), given.threads, given.draw)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class PaperConfig:
     solver_pairs: int = 48
     frames: int = 33
     graph_nodes: int = 40_000
-    resolution: int = 200
+    resolution: int = 300
     walkers: int = 32
     walk_steps: int = 10_000
     walk_step: float = 0.2

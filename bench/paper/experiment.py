@@ -1,8 +1,10 @@
-"""What an experiment is and what it returns."""
+"""What an experiment is, what it returns, and what its figures are drawn from."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
 
 from bench.paper.lab import Lab
 
@@ -27,10 +29,25 @@ class Outcome(NamedTuple):
     Attributes:
         numbers: nested mappings and lists of strings, numbers, booleans, None and small tensors; goes into the JSON.
         claims: the paper's statements that these numbers bear on.
+        arrays: what the figures need besides the numbers: nested mappings of tensors, arrays and lists of texts, see
+            `arrays.save_arrays`; None for nothing.
     """
 
     numbers: Mapping[str, Any]
     claims: tuple[Claim, ...] = ()
+    arrays: Mapping[str, Any] | None = None
+
+
+class Stored(NamedTuple):
+    """What the figures of an experiment are drawn from: all of it was read from files.
+
+    Attributes:
+        numbers: of its JSON.
+        arrays: nested mappings of NumPy arrays; empty where there are none.
+    """
+
+    numbers: Mapping[str, Any]
+    arrays: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,9 +57,11 @@ class Experiment:
     Attributes:
         name: of its result file, and on the command line.
         title: one line about it.
-        run: does it, with the models and data of a `Lab`, and saves its figures there.
+        run: does it, with the models and data of a `Lab`: all the computing.
+        draw: its figures by file name, from what was stored, in seconds; None where it has none.
     """
 
     name: str
     title: str
     run: Callable[[Lab], Outcome]
+    draw: Callable[[Stored], dict[str, Figure]] | None = None

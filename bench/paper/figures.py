@@ -1,19 +1,29 @@
-"""Figures as small files: drawn without pyplot, few colors, written whole or not at all."""
+"""Figures fit for print in small files: drawn without pyplot, few colors, written whole or not at all."""
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
+from torch import Tensor
 
-# Colors of a file: heat maps and photographs of 8 bits look the same, at a third of the size.
-COLORS = 192
+# Dots per inch of every file.
+DPI = 200
+# Colors of a file: heat maps and photographs of 8 bits look the same, at a third of the size. Fewer, if it is larger.
+COLORS = (192, 128, 96, 64)
 # Bytes of a file at most: a gallery of them is still quick to load.
-LIMIT = 140_000
+LIMIT = 400_000
+# White pixels between images.
+_GAP = 1
+GEODESIC = "crimson"
 
 
 def panels(rows: int, columns: int, width: float = 3.4, height: float = 3.2) -> tuple[Figure, list[Axes]]:
@@ -27,20 +37,57 @@ def class_color(index: int) -> tuple[float, float, float]:
     return matplotlib.colormaps["tab10"](index)[:3]
 
 
-def write_png(figure: Figure, path: Path, dpi: float) -> None:
-    """Write a figure as a PNG of few colors, smaller than LIMIT; a kill leaves the old file or the new one."""
-    content = _packed(figure, dpi)
-    while len(content) > LIMIT:
-        dpi *= 0.9
-        content = _packed(figure, dpi)
+def class_marks(names: Sequence[str]) -> list[Artist]:
+    """Entries of a legend for classes."""
+    return [
+        Line2D([], [], linestyle="none", marker="o", markersize=5, color=class_color(k), label=str(name))
+        for k, name in enumerate(names)
+    ]
+
+
+def curve_marks(straight: bool = True) -> list[Artist]:
+    """Entries of a legend for geodesics with their ends, and for straight lines."""
+    ends = {"marker": "o", "markersize": 5, "markeredgecolor": "white"}
+    marks: list[Artist] = [Line2D([], [], color=GEODESIC, label="geodesic", **ends)]
+    if straight:
+        marks.append(Line2D([], [], color=GEODESIC, linestyle="--", linewidth=1, label="straight line"))
+    return marks
+
+
+def legend_below(figure: Figure, marks: Sequence[Artist]) -> None:
+    """One legend for all panels, below them."""
+    figure.legend(handles=list(marks), loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images of values from 0 to 1 as they are stored."""
+    return (255 * images.clamp(0, 1)).round().to(torch.uint8)
+
+
+def show_images(ax: Axes, images: np.ndarray, extent: Sequence[float] | None = None) -> None:
+    """Images side by side, (rows, columns, height, width) of bytes, white where they are 0; `extent` as of `imshow`."""
+    rows, columns, height, width = images.shape
+    padded = np.pad(images, ((0, 0), (0, 0), (0, _GAP), (0, _GAP)))
+    whole = padded.transpose(0, 2, 1, 3).reshape(rows * (height + _GAP), columns * (width + _GAP))
+    aspect = "equal" if extent is None else "auto"
+    ax.imshow(whole, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest", extent=extent, aspect=aspect)
+    if extent is None:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG of few colors, smaller than LIMIT if it can be; a kill leaves the old file or the new."""
+    raw = io.BytesIO()
+    figure.savefig(raw, format="png", dpi=DPI)
+    image = Image.open(raw).convert("RGB")
+    content = b""
+    for colors in COLORS:
+        packed = io.BytesIO()
+        image.quantize(colors, dither=Image.Dither.NONE).save(packed, format="png", optimize=True, dpi=(DPI, DPI))
+        content = packed.getvalue()
+        if len(content) <= LIMIT:
+            break
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content)
     partial.replace(path)
-
-
-def _packed(figure: Figure, dpi: float) -> bytes:
-    raw, packed = io.BytesIO(), io.BytesIO()
-    figure.savefig(raw, format="png", dpi=dpi)
-    image = Image.open(raw).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
-    image.save(packed, format="png", optimize=True)
-    return packed.getvalue()

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from bench.paper.config import PaperConfig
 from bench.paper.data import Split, load_main
-from bench.paper.figures import write_png
 from geodesics import GraphPaths, Metric, PullbackMetric
 from vae import (
     VAE,
@@ -70,7 +68,7 @@ class Model:
 
 
 class Lab:
-    """Data, models, metrics and a folder for figures; all that an experiment gets.
+    """Data, models and metrics; all that an experiment gets.
 
     Args:
         config: of all experiments.
@@ -80,7 +78,6 @@ class Lab:
 
     def __init__(self, config: PaperConfig, output: Path, progress: bool = True) -> None:
         self.config, self.output, self.show_progress = config, output, progress
-        self.figures: list[str] = []
         # Processor time that runs which were killed have spent on what is now only read.
         self.earlier_seconds = 0.0
         self._models: dict[Path, Model] = {}
@@ -206,11 +203,6 @@ class Lab:
     def rng(self, offset: int = 0) -> torch.Generator:
         """A generator seeded from the configuration; experiments that must not share numbers take offsets."""
         return torch.Generator().manual_seed(self.config.seed + 1000 * offset)
-
-    def save(self, figure: Figure, name: str) -> None:
-        """Write a figure into the output folder, and note it as one of this experiment's."""
-        write_png(figure, self.output / name, dpi=100)
-        self.figures.append(name)
 
     def progress(self, items: Iterable[Item], text: str) -> Iterator[Item]:
         """The items, under a progress bar that leaves no trace."""

@@ -80,10 +80,14 @@ def certified(lab: Lab, metric: Metric, curves: Curve, text: str) -> tuple[Tenso
 def largest_deviation(deviation: Callable[[Tensor], Tensor], curves: Curve) -> Float[Tensor, " b"]:
     """The largest standard deviation met on the way: root mean square over the outputs, largest over the curve."""
     t = torch.linspace(0, 1, LOOKS, dtype=curves.points.dtype)
+    return deviations(deviation, curves.evaluate(t)).amax(1)
+
+
+def deviations(deviation: Callable[[Tensor], Tensor], z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t"]:
+    """Standard deviations at points of curves: root mean square over the outputs."""
     with torch.no_grad():
-        z = curves.evaluate(t).flatten(0, 1)
-        size = torch.cat([deviation(part).square().mean(1).sqrt() for part in z.split(_ROWS)])
-    return size.view(len(curves), -1).amax(1)
+        size = torch.cat([deviation(part).square().mean(1).sqrt() for part in z.flatten(0, 1).split(_ROWS)])
+    return size.view(z.shape[:2])
 
 
 def frames_at_equal_latent_steps(curves: Curve, count: int) -> Float[Tensor, "b t d"]:

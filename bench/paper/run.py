@@ -1,4 +1,4 @@
-"""Running experiments: each result stored whole when it is done, finished ones skipped."""
+"""Running experiments: each result stored whole when it is done, finished ones skipped, figures drawn from files."""
 
 import json
 import math
@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from bench.paper.arrays import load_arrays, save_arrays
 from bench.paper.config import PaperConfig
-from bench.paper.experiment import Experiment
+from bench.paper.experiment import Experiment, Stored
+from bench.paper.figures import write_png
 from bench.paper.lab import Lab
 
-FORMAT = 1
+FORMAT = 2
 
 
 def run_experiments(
@@ -41,23 +43,54 @@ def run_experiments(
     bar = tqdm(experiments, unit="experiment", disable=not progress)
     for experiment in bar:
         bar.set_postfix_str(experiment.name)
-        results.append(stored(experiment, config, output) or _run(experiment, lab))
+        result = stored(experiment, config, output) or _run(experiment, lab)
+        results.append(result if _is_drawn(result, output) else draw(experiment, output))
     return results
 
 
+def draw_again(experiments: Sequence[Experiment], output: Path) -> list[dict[str, Any]]:
+    """Draw the figures of all experiments whose results are in a folder; nothing is computed. Returns the results.
+
+    Raises:
+        FileNotFoundError: there is no result of any of them.
+    """
+    done = [experiment for experiment in experiments if (output / f"{experiment.name}.json").exists()]
+    if not done:
+        raise FileNotFoundError(f"{output} must hold results to draw; it holds none of the experiments asked for")
+    return [draw(experiment, output) for experiment in done]
+
+
+def draw(experiment: Experiment, output: Path) -> dict[str, Any]:
+    """Draw an experiment's figures from its stored numbers and arrays; returns the result that names them."""
+    path = output / f"{experiment.name}.json"
+    result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    figures = {}
+    if experiment.draw is not None:
+        arrays = path.with_suffix(".npz")
+        figures = experiment.draw(Stored(result["numbers"], load_arrays(arrays) if arrays.exists() else {}))
+    for name, figure in figures.items():
+        write_png(figure, output / name)
+    if result["figures"] != list(figures):
+        result["figures"] = list(figures)
+        write_json(result, path)
+    return result
+
+
+def _is_drawn(result: Mapping[str, Any], output: Path) -> bool:
+    return bool(result["figures"]) and all((output / name).exists() for name in result["figures"])
+
+
 def stored(experiment: Experiment, config: PaperConfig, output: Path) -> dict[str, Any] | None:
-    """The result in the folder, where there is one of this configuration with all its figures."""
+    """The result in the folder, where there is one of this configuration, drawn or not."""
     path = output / f"{experiment.name}.json"
     if not path.exists():
         return None
     result = json.loads(path.read_text("utf-8"))
     same = result["format"] == FORMAT and result["config"] == described(config)
-    whole = all((output / name).exists() for name in result["figures"])
-    return result if same and whole else None
+    return result if same else None
 
 
 def _run(experiment: Experiment, lab: Lab) -> dict[str, Any]:
-    lab.figures.clear()
     lab.earlier_seconds = 0.0
     start, cpu_start = time.perf_counter(), time.process_time()
     outcome = experiment.run(lab)
@@ -70,10 +103,13 @@ def _run(experiment: Experiment, lab: Lab) -> dict[str, Any]:
         "environment": environment(),
         "seconds": round(time.perf_counter() - start, 3),
         "cpu_seconds": round(time.process_time() - cpu_start + lab.earlier_seconds, 3),
-        "figures": list(lab.figures),
+        "figures": [],  # named when they are drawn
         "claims": [claim._asdict() for claim in outcome.claims],
         "numbers": jsonable(outcome.numbers),
     }
+    if outcome.arrays is not None:
+        save_arrays(outcome.arrays, lab.output / f"{experiment.name}.npz")
+    # The result comes last: where it is, all of it is.
     write_json(result, lab.output / f"{experiment.name}.json")
     return result
 

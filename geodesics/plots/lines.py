@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
+import numpy as np
 import torch
 
 from geodesics.curves.curve import Curve
@@ -24,6 +25,7 @@ def plot_curves(
     linestyle: str = "-",
     linewidth: float = 1.5,
     num_points: int = 400,
+    ends: bool = False,
 ) -> "matplotlib.axes.Axes":
     """Curves in a latent plane as lines, solid ones with a white rim; what is not finite is left out.
 
@@ -34,6 +36,7 @@ def plot_curves(
         linestyle: matplotlib's.
         linewidth: in points.
         num_points: points per curve, at equal steps of its parameter.
+        ends: whether to mark both ends of every curve by a dot of its color with a white rim.
 
     Returns:
         The axes.
@@ -43,11 +46,16 @@ def plot_curves(
     """
     check_plane(None, None, curves)
     colors = colors_of(color, len(curves))
-    ax = new_axes(6.0, 6.0) if ax is None else ax
+    if ax is None:
+        ax = new_axes(6.0, 6.0)
+        ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     outline = rim_of(linewidth) if linestyle == "-" else None
     t = torch.linspace(0, 1, num_points, dtype=curves.points.dtype, device=curves.points.device)
     for line, own in zip(as_array(curves.evaluate(t)), colors, strict=True):
         ax.plot(*line.T, color=own, linestyle=linestyle, linewidth=linewidth, path_effects=outline)
+        if ends and np.isfinite(line[[0, -1]]).all():
+            (dots,) = ax.plot(*line[[0, -1]].T, color=own, linestyle="none", marker="o", zorder=2.5)
+            dots.set(markersize=2.5 + linewidth, markeredgecolor="white", markeredgewidth=0.8)
     return ax
 
 

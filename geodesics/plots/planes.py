@@ -1,6 +1,6 @@
 """Scalar fields over a latent plane, the measure among them, with data and curves on top."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
@@ -29,6 +29,7 @@ def plot_measure(
     latents: Float[Tensor, "n 2"] | None = None,
     *,
     labels: Int[Tensor, " n"] | None = None,
+    names: Mapping[int, str] | None = None,
     curves: Curve | None = None,
     straight: bool = True,
     extent: tuple[float, float, float, float] | None = None,
@@ -45,7 +46,8 @@ def plot_measure(
         metric: the Riemannian metric, of a two-dimensional latent space.
         latents: points ``(n, 2)``, usually the encoded data.
         labels: classes of the points ``(n,)``, a color and an entry of the legend each; None for one color.
-        curves: curves to draw, as solid lines.
+        names: of classes, by label, for the legend; a class without one has its label there.
+        curves: curves to draw, as solid lines whose ends are marked.
         straight: whether to draw the straight lines between the curves' ends too, dashed.
         extent: left, right, bottom and top of the plane; None for the box of points and curves with a margin.
         limits: log measure of the first and the last color; see `plot_field`.
@@ -68,6 +70,7 @@ def plot_measure(
         lambda z: log_measure(metric, z if like is None else z.to(like)),
         latents,
         labels=labels,
+        names=names,
         extent=extent,
         limits=limits,
         resolution=resolution,
@@ -77,7 +80,7 @@ def plot_measure(
     if curves is not None:
         if straight:
             plot_curves(straight_lines(curves), ax=ax, linestyle="--", linewidth=0.8)
-        plot_curves(curves, ax=ax)
+        plot_curves(curves, ax=ax, ends=True)
     return ax
 
 
@@ -86,6 +89,7 @@ def plot_field(
     latents: Float[Tensor, "n 2"] | None = None,
     *,
     labels: Int[Tensor, " n"] | None = None,
+    names: Mapping[int, str] | None = None,
     extent: tuple[float, float, float, float] | None = None,
     limits: tuple[float, float] | None = None,
     resolution: int = 256,
@@ -101,6 +105,7 @@ def plot_field(
         field: row-wise, from points ``(B, 2)`` to values ``(B,)``.
         latents: points ``(n, 2)``, usually the encoded data.
         labels: classes of the points ``(n,)``, a color and an entry of the legend each; None for one color.
+        names: of classes, by label, for the legend; a class without one has its label there.
         extent: left, right, bottom and top of the plane; None for the box of the points with a margin.
         limits: value of the first and the last color; None for the field's range at the points, with half as much
             again above it, so that the colors are spent where the data are. Without points, that of all pixels.
@@ -136,7 +141,7 @@ def plot_field(
     ax.set_facecolor("0.6")
     ax.figure.colorbar(mesh, ax=ax, label=label, extend="both", pad=0.02)
     if latents is not None:
-        plot_latents(latents, labels, ax=ax)
+        plot_latents(latents, labels, names=names, ax=ax)
     ax.set(xlim=(left, right), ylim=(bottom, top), xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     return ax
 
@@ -145,6 +150,7 @@ def plot_latents(
     latents: Float[Tensor, "n 2"],
     labels: Int[Tensor, " n"] | None = None,
     *,
+    names: Mapping[int, str] | None = None,
     ax: Optional["matplotlib.axes.Axes"] = None,
 ) -> "matplotlib.axes.Axes":
     """Points of a latent plane, a color and an entry of the legend for each class.
@@ -152,6 +158,7 @@ def plot_latents(
     Args:
         latents: points ``(n, 2)``, usually the encoded data.
         labels: classes of the points ``(n,)``; None for one color and no legend.
+        names: of classes, by label, for the legend; a class without one has its label there.
         ax: axes to draw on; None for a new figure.
 
     Returns:
@@ -164,7 +171,7 @@ def plot_latents(
     if ax is None:
         ax = new_axes(6.0, 6.2)
         ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    _scatter(ax, as_array(latents), None if labels is None else as_array(labels))
+    _scatter(ax, as_array(latents), None if labels is None else as_array(labels), names or {})
     return ax
 
 
@@ -187,7 +194,9 @@ def _limits(measure: Tensor, headroom: bool) -> tuple[float, float]:
     return (float(low), float(high)) if high - low > slack else (float(low) - 0.5, float(low) + 0.5)
 
 
-def _scatter(ax: "matplotlib.axes.Axes", points: np.ndarray, labels: np.ndarray | None) -> None:
+def _scatter(
+    ax: "matplotlib.axes.Axes", points: np.ndarray, labels: np.ndarray | None, names: Mapping[int, str]
+) -> None:
     if labels is None:
         ax.scatter(points[:, 0], points[:, 1], s=5, color="tab:blue", linewidths=0)
         return
@@ -197,7 +206,7 @@ def _scatter(ax: "matplotlib.axes.Axes", points: np.ndarray, labels: np.ndarray 
     colors = matplotlib.colormaps["tab10" if len(classes) <= 10 else "turbo"].resampled(max(len(classes), 10))
     for k, label in enumerate(classes):
         own = points[labels == label]
-        ax.scatter(own[:, 0], own[:, 1], s=5, color=colors(k), linewidths=0, label=str(label))
+        ax.scatter(own[:, 0], own[:, 1], s=5, color=colors(k), linewidths=0, label=names.get(int(label), str(label)))
     above = (0.5, 1.0)
     ax.legend(
         loc="lower center",

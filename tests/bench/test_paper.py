@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,15 +20,17 @@ from torch import Tensor
 
 pytest.importorskip("matplotlib")
 
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.interpolate import CubicSpline
 
 from bench.paper.__main__ import main, parse
+from bench.paper.arrays import load_arrays, save_arrays
 from bench.paper.catalog import EXPERIMENTS
 from bench.paper.config import PaperConfig, configured, reduced
 from bench.paper.data import draw_pairs
-from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.experiments.clustering import f_measure
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
+from bench.paper.experiments.clustering import f_measure, matched
 from bench.paper.experiments.faithfulness import smallest_deviation_bandwidths
 from bench.paper.experiments.graph_spline import (
     SplineGraph,
@@ -37,6 +40,8 @@ from bench.paper.experiments.graph_spline import (
     smooth,
     spline,
 )
+from bench.paper.experiments.interpolation_figures import chosen
+from bench.paper.figures import DPI, LIMIT
 from bench.paper.lab import Lab, Model
 from bench.paper.paths import frames_at_equal_latent_steps, largest_deviation
 from bench.paper.run import described, jsonable, run_experiments, stored, write_json
@@ -91,7 +96,8 @@ def test_every_experiment_writes_its_numbers_and_figures(output: Path, name: str
         with Image.open(output / figure) as image:
             assert min(image.size) > 100
             assert len(image.getcolors(256)) > 8  # something is drawn
-        assert (output / figure).stat().st_size < 150_000
+            assert image.info["dpi"] == pytest.approx((DPI, DPI), rel=1e-3)
+        assert (output / figure).stat().st_size <= LIMIT
 
 
 def test_the_numbers_of_the_pairs_fit_together(output: Path) -> None:
@@ -110,12 +116,60 @@ def test_the_numbers_of_the_pairs_fit_together(output: Path) -> None:
     np.testing.assert_allclose(even, paced, rtol=0.2)
 
 
+def results_of(output: Path) -> list[Path]:
+    """All results, figures and arrays in a folder."""
+    return [path for path in output.glob("*.*") if path.name != "report.md"]
+
+
+def test_figures_are_drawn_again_from_files_alone(output: Path, tmp_path: Path, monkeypatch) -> None:
+    """Without models, data or kept tensors: the same pictures, and the same results."""
+    for path in (*output.glob("*.json"), *output.glob("*.npz")):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr("bench.paper.run.Lab", None)
+    assert main(["--draw", "--output", str(tmp_path)]) == 0
+    assert {path.name for path in results_of(tmp_path)} == {path.name for path in results_of(output)}
+    assert all(path.read_bytes() == (output / path.name).read_bytes() for path in results_of(tmp_path))
+
+
+def test_there_must_be_something_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--draw", "--output", str(tmp_path)]) == 2
+    assert "must hold results to draw" in capsys.readouterr().err
+
+
+def test_arrays_come_back_from_their_file(tmp_path: Path) -> None:
+    arrays = {"a": {"x": torch.arange(3.0).double(), "K=2": np.array([1, 2])}, "names": ["b", "cd"], "n": 1.5}
+    save_arrays(arrays, tmp_path / "a.npz")
+    found = load_arrays(tmp_path / "a.npz")
+    assert [list(found), list(found["a"])] == [["a", "names", "n"], ["x", "K=2"]]
+    assert found["a"]["x"].dtype == np.float32
+    assert found["a"]["x"].tolist() == [0, 1, 2]
+    assert found["a"]["K=2"].tolist() == [1, 2]
+    assert found["names"].tolist() == ["b", "cd"]
+    assert float(found["n"]) == 1.5
+    with pytest.raises(ValueError, match="names must hold no '/'; got 'a/b'"):
+        save_arrays({"a/b": 1}, tmp_path / "b.npz")
+    with pytest.raises(TypeError, match="numbers and text; got object"):
+        save_arrays({"a": object()}, tmp_path / "b.npz")
+
+
+def test_clusters_get_the_colors_of_classes_one_to_one() -> None:
+    """Cluster 2 shares most with class 0, and cluster 0 nearly as much: it has to take what is left."""
+    classes = np.array([0, 0, 0, 0, 0, 1, 1, 2])
+    clusters = np.array([2, 2, 2, 0, 0, 1, 1, 1])
+    assert matched(clusters, classes, 3).tolist() == [0, 0, 0, 2, 2, 1, 1, 1]
+
+
+def test_strips_show_the_pair_of_the_largest_ratio_for_each_pair_of_classes() -> None:
+    ends = np.array([[0, 1], [1, 0], [1, 2], [0, 1]])
+    lengths = {"straight.rbf_length": [2.0, 9.0, 1.0, 4.0], "geodesic.rbf_length": [1.0, 3.0, 1.0, 2.0]}
+    assert chosen(Stored({"pairs": lengths}, {"ends": ends})) == [1, 2]
+
+
 def test_a_finished_run_is_not_done_again(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results = [path for path in output.glob("*.*") if path.name != "report.md"]
-    before = {path: path.stat().st_mtime_ns for path in results}
+    before = {path: path.stat().st_mtime_ns for path in results_of(output)}
     report = (output / "report.md").read_text("utf-8")
     assert main(["--quick", "--output", str(output)]) == 0
-    assert {path: path.stat().st_mtime_ns for path in results} == before
+    assert {path: path.stat().st_mtime_ns for path in results_of(output)} == before
     assert (output / "report.md").read_text("utf-8") == report
     assert report in capsys.readouterr().out
     assert all(f"`{name}`" in report for name in NAMES)
@@ -126,7 +180,7 @@ def test_a_finished_run_is_not_done_again(output: Path, capsys: pytest.CaptureFi
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
-    """Killed in its second experiment; the first is not done again, and a lost figure is."""
+    """Killed in its second experiment; the first is not done again, and a lost figure is drawn again."""
     done: list[str] = []
 
     def experiment(name: str, fails: bool) -> Experiment:
@@ -134,22 +188,28 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
             done.append(name)
             if fails:
                 raise KeyboardInterrupt
-            (lab.output / f"{name}.png").write_bytes(b"picture")
-            lab.figures.append(f"{name}.png")
-            return Outcome({"value": torch.tensor(1.5), "none": math.nan}, (Claim("It runs.", True, "once"),))
+            claims = (Claim("It runs.", True, "once"),)
+            return Outcome({"value": torch.tensor(1.5), "none": math.nan}, claims, {"x": torch.arange(3)})
 
-        return Experiment(name, f"The {name}", run)
+        def draw(stored: Stored) -> dict[str, Figure]:
+            done.append(f"picture of {name}")
+            assert (stored.numbers["value"], stored.arrays["x"].tolist()) == (1.5, [0, 1, 2])
+            return {f"{name}.png": Figure()}
+
+        return Experiment(name, f"The {name}", run, draw)
 
     config = reduced(PaperConfig())
     with pytest.raises(KeyboardInterrupt):
         run_experiments([experiment("one", False), experiment("two", True)], config, tmp_path, progress=False)
     assert sorted(path.name for path in tmp_path.glob("*.json")) == ["one.json"]
     results = run_experiments([experiment("one", False), experiment("two", False)], config, tmp_path, progress=False)
-    assert done == ["one", "two", "two"]
+    assert done == ["one", "picture of one", "two", "two", "picture of two"]
     assert [result["numbers"] for result in results] == [{"value": 1.5, "none": None}] * 2
     (tmp_path / "one.png").unlink()
     run_experiments([experiment("one", False)], config, tmp_path, progress=False)
-    assert done[-1] == "one"
+    assert done[-1] == "picture of one"
+    assert done.count("one") == 1
+    assert (tmp_path / "one.png").exists()
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -106,6 +106,29 @@ def test_curves_take_one_color_each(arcs):
     assert {(line.get_linestyle(), line.get_linewidth(), len(line.get_xdata())) for line in ax.lines} == {(":", 3, 5)}
 
 
+def test_ends_are_marked_in_the_color_of_their_curve(arcs):
+    marked = [line for line in plot_curves(arcs, color=["red", "blue"], ends=True).lines if line.get_marker() == "o"]
+    assert [line.get_color() for line in marked] == ["red", "blue"]
+    for line, curve in zip(marked, arcs.points, strict=True):
+        assert line.get_linestyle() == "None"
+        np.testing.assert_allclose(line.get_xydata(), curve[[0, -1]])
+    assert not [line for line in plot_curves(arcs).lines if line.get_marker() == "o"]
+
+
+def test_the_measure_marks_the_ends_of_its_curves(half_plane, arcs):
+    """A curve that failed has none."""
+    points = arcs.points.clone()
+    points[1] = torch.nan
+    ax = plot_measure(half_plane, curves=Curve(points), extent=(-2.0, 2.0, 0.1, 3.0), resolution=4)
+    (marked,) = (line for line in ax.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(marked.get_xydata(), arcs.points[0, [0, -1]])
+
+
+def test_axes_of_their_own_are_labeled(half_plane, arcs):
+    for ax in (plot_curves(arcs), plot_latents(arcs.points[0]), plot_measure(half_plane, curves=arcs, resolution=4)):
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("$z_1$", "$z_2$")
+
+
 def test_a_failed_curve_leaves_the_others(half_plane, arcs):
     points = arcs.points.clone()
     points[0] = torch.nan
@@ -241,6 +264,17 @@ def test_latents_have_a_color_for_each_class():
     drawn = [np.asarray(part.get_offsets()).tolist() for part in ax.collections]
     assert drawn == [[[2, 3]], [[0, 1], [4, 5]]]
     assert plot_latents(points).get_legend() is None
+
+
+def test_classes_have_their_names_in_the_legend(half_plane):
+    points, labels = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]), torch.tensor([4, 2, 4])
+    names = {4: "shoe", 7: "bag"}
+    for ax in (
+        plot_latents(points, labels, names=names),
+        plot_measure(half_plane, points, labels=labels, names=names, resolution=4),
+        plot_field(lambda z: z[:, 0], points, labels=labels, names=names, resolution=4),
+    ):
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["2", "shoe"]
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((1, 2), 0), ((1, 1, 2), 0), ((3, 1, 2), 3)])

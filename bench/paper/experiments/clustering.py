@@ -6,15 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from bench.paper.data import load_digit_set
-from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.figures import class_color, panels
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
+from bench.paper.figures import class_color, class_marks, panels
 from bench.paper.lab import Lab, Model, digest
-from bench.paper.planes import draw_measure
+from bench.paper.planes import MEASURE, measure_raster, show_color_bar, show_plane
 from bench.paper.statistics import bootstrap, mean
 from geodesics import EnergySolver, k_medoids, riemannian_k_means
 from vae import Activation
@@ -42,12 +45,11 @@ def run(lab: Lab) -> Outcome:
     numbers, shown = {}, {}
     for model in lab.progress(models, "clusterings"):
         numbers[model.name], shown[model.name] = study(lab, model)
-    draw(lab, models, shown)
-    return Outcome(numbers, claims(numbers))
+    return Outcome(numbers, claims(numbers), shown)
 
 
-def study(lab: Lab, model: Model) -> tuple[dict[str, Any], tuple[Tensor, dict[str, Tensor]]]:
-    """Scores of every method over trials on random parts of the images; the last trial's clusters."""
+def study(lab: Lab, model: Model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores of every method over trials on random parts of the images; the last trial's clusters, for the figure."""
     labels, config = model.split.train.labels, lab.config
     count = len(model.split.class_names)
     rows = torch.randperm(len(labels), generator=lab.rng(7))[: config.cluster_images]
@@ -68,7 +70,22 @@ def study(lab: Lab, model: Model) -> tuple[dict[str, Any], tuple[Tensor, dict[st
         for name, clusters in found.items():
             scores[name].append(score(labels[rows[part]], clusters))
     told = {name: Scores(*torch.tensor(values, dtype=torch.float64).T) for name, values in scores.items()}
-    return summarize(lab, told) | {"images": len(z)}, (z[part], found)
+    arrays = {
+        "plane": measure_raster(lab, model, metric),
+        "title": title_of(model),
+        "names": list(model.split.class_names.values()),
+        "latents": z[part],
+        "classes": torch.searchsorted(torch.tensor(list(model.split.class_names)), labels[rows[part]]),
+        "clusters": found,
+    }
+    return summarize(lab, told) | {"images": len(z)}, arrays
+
+
+def title_of(model: Model) -> str:
+    """The model's data, and how its log variances end, for readers."""
+    names, variance = list(model.split.class_names.values()), model.vae.config.variance_activation
+    data = f"{model.split.name} {', '.join(names)}" if all(name.isdecimal() for name in names) else model.split.name
+    return f"{data}\n{'linear' if variance is Activation.IDENTITY else variance.value} log variances"
 
 
 def euclidean_k_means(z: Float[Tensor, "n d"], count: int, seed: int) -> Int[Tensor, " n"]:
@@ -150,20 +167,43 @@ def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
     return (Claim("Riemannian distances cluster the classes better than Euclidean ones.", held, f"F-measure: {told}"),)
 
 
-def draw(lab: Lab, models: list[Model], shown: dict[str, tuple[Tensor, dict[str, Tensor]]]) -> None:
+def matched(clusters: Int[np.ndarray, " n"], classes: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " n"]:
+    """Clusters renamed, each after the class with which it shares most, one to one: same name, same color."""
+    common = np.array([[np.sum((clusters == k) & (classes == c)) for c in range(count)] for k in range(count)])
+    return linear_sum_assignment(common, maximize=True)[1][clusters]
+
+
+def draw(stored: Stored) -> dict[str, Figure]:
     """The clusters of the last trial by both distances, above one another for every model."""
-    figure, axes = panels(2, len(models), 2.9, 2.7)
-    for column, model in enumerate(models):
-        z, found = shown[model.name]
-        for row, (name, title) in enumerate({"riemannian": "Riemannian", "euclidean": "Euclidean"}.items()):
-            ax = axes[row * len(models) + column]
-            draw_measure(lab, model, lab.metric(model), ax, points=False)
-            for k in np.unique(found[name].numpy()):
-                own = z[found[name] == int(k)].T.numpy()
-                ax.scatter(*own, s=3, color=class_color(int(k)), linewidths=0)
-            ax.set_title(f"{model.name}\n{title}", fontsize=7)
-    lab.save(figure, "clustering.png")
+    count = len(stored.arrays)
+    figure, axes = panels(2, count, 2.5, 2.7)
+    for column, (name, arrays) in enumerate(stored.arrays.items()):
+        pair = {"riemannian": axes[column], "euclidean": axes[count + column]}
+        for kind, ax in pair.items():
+            image = show_plane(ax, arrays["plane"], tuple(arrays["plane"]["range"].tolist()))
+            ax.set_aspect("auto")
+            draw_clusters(ax, arrays, kind)
+            title = f"F = {stored.numbers[name][kind]['f_measure']['value']:.3f}"
+            ax.set_title(f"{arrays['title']}\n{title}" if kind == "riemannian" else title, fontsize=9)
+            if column == 0:
+                ax.set_ylabel(f"{kind.capitalize()} distances\n$z_2$")
+        pair["euclidean"].set_xlabel("$z_1$")
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "frameon": False}
+        marks = class_marks(arrays["names"])
+        pair["euclidean"].legend(handles=marks, ncols=3, fontsize=7, handletextpad=0, columnspacing=0.6, **below)
+        show_color_bar(figure, image, list(pair.values()), MEASURE if column == count - 1 else "")
+    return {"clustering.png": figure}
 
 
-EXPERIMENT = Experiment("clustering", "Clusters by Riemannian and by Euclidean distances", run)
+def draw_clusters(ax: Axes, arrays: dict[str, Any], kind: str) -> None:
+    """Images in the color of the class that their cluster stands for; crosses where that is not their own class."""
+    names = matched(arrays["clusters"][kind], arrays["classes"], len(arrays["names"]))
+    own = names == arrays["classes"]
+    for k in range(len(arrays["names"])):
+        ax.scatter(*arrays["latents"][(names == k) & own].T, s=4, color=class_color(k), linewidths=0)
+        wrong = arrays["latents"][(names == k) & ~own].T
+        ax.scatter(*wrong, s=12, color=class_color(k), marker="x", linewidths=0.8)
+
+
+EXPERIMENT = Experiment("clustering", "Clusters by Riemannian and by Euclidean distances", run, draw)
 MEANS = Experiment("clustering-means", "Riemannian k-means by geodesics, on a few images", run_means)

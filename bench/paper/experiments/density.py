@@ -4,17 +4,37 @@ import warnings
 from typing import Any, NamedTuple
 
 import torch
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from bench.paper.experiment import Claim, Experiment, Outcome
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
 from bench.paper.experiments.clustering import COARSE
-from bench.paper.figures import panels
+from bench.paper.figures import as_bytes, class_marks, legend_below, panels, show_images
 from bench.paper.lab import Lab, Model, digest
-from bench.paper.planes import NEAR, box, draw_measure, draw_points
+from bench.paper.planes import (
+    NEAR,
+    Extent,
+    box,
+    plane_panels,
+    points_of,
+    raster,
+    show_color_bar,
+    show_plane,
+    show_points,
+)
 from bench.paper.statistics import Interval, bootstrap, mean
-from geodesics import LandOptions, fit_land, k_medoids, log_measure, plot_field
+from geodesics import GraphPaths, Land, LandOptions, PullbackMetric, fit_land, k_medoids, log_measure
 from vae import Activation
+
+TITLES = {"land": "mixture of LAND components", "gaussian_mixture": "Gaussian mixture"}
+# Log density of the first color.
+LOWEST = -12.0
+# Points along each side of the plane at which LAND's density against the Riemannian volume is taken.
+GRID = 32
+# What tells a `Land` on a metric.
+PARAMETERS = ("weights", "means", "covariances", "log_normalizers", "errors", "effective_nodes", "failed_nodes")
 
 
 class Judged(NamedTuple):
@@ -50,8 +70,6 @@ def run(lab: Lab) -> Outcome:
     key += digest(z, held_out, medoids, log_measure(lab.metric(model), z))
     found = lab.kept(key, lambda: fit(lab, model, z, held_out, medoids))
     land = Judged(*(found[name] for name in Judged._fields))
-    draw_samples(lab, model, {"LAND": land.drawn, "Gaussian mixture": flat.drawn})
-    draw_fields(lab, model, gauss, {"LAND": land.drawn, "Gaussian mixture": flat.drawn})
     rng = lab.rng(84)
     numbers = {
         "model": model.name,
@@ -71,7 +89,50 @@ def run(lab: Lab) -> Outcome:
         },
         "fit": {name: value for name, value in found.items() if name not in Judged._fields},
     }
-    return Outcome(numbers, claims(numbers))
+    extent, size = box(model.latents, NEAR), lab.config.resolution // 2
+    arrays = {
+        "points": points_of(model),
+        "fields": {
+            "land": land_raster(lab, density_of(found, lab.metric(model), graph), extent),
+            "gaussian_mixture": raster(lambda z: torch.as_tensor(gauss.score_samples(z.numpy())), extent, size),
+        },
+        "means": {"land": found["means"], "gaussian_mixture": torch.as_tensor(gauss.means_)},
+        "samples": {"land": pictured(model, land.drawn), "gaussian_mixture": pictured(model, flat.drawn)},
+    }
+    return Outcome(numbers, claims(numbers), arrays)
+
+
+def density_of(found: dict[str, Tensor], metric: PullbackMetric, graph: GraphPaths) -> Land:
+    """The mixture that was fitted, from the tensors that were kept."""
+    return Land(metric, *(found[name] for name in PARAMETERS), solver=COARSE, initial=graph)
+
+
+def land_raster(lab: Lab, land: Land, extent: Extent) -> dict[str, Any]:
+    """LAND's log density over a plane, as `planes.raster` has it, at the price of a coarse one.
+
+    Three geodesics a point are too many for every pixel. The density against the Riemannian volume is smooth: it is
+    taken on a grid, and interpolated. Times the volume, exact in every pixel, it is that against Lebesgue measure.
+    """
+
+    def smooth(z: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # points without a geodesic have the lowest density there is
+            return land.log_prob(z) - log_measure(land.metric, z)
+
+    size, coarse = lab.config.resolution // 2, min(GRID, lab.config.resolution)
+    key = f"field of land {coarse} {extent} {COARSE} {lab.config.graph_nodes} "
+    key += digest(land.weights, land.means, land.covariances, land.log_normalizers)
+    grid = lab.kept(key, lambda: {"values": raster(smooth, extent, coarse)["values"]})["values"]
+    grid = torch.where(grid.isfinite(), grid, grid[grid.isfinite()].min())
+    fine = torch.nn.functional.interpolate(grid[None, None], (size, size), mode="bilinear", align_corners=False)[0, 0]
+    volume = raster(lambda z: log_measure(land.metric, z), extent, size)
+    return volume | {"values": fine + volume["values"]}
+
+
+def pictured(model: Model, z: Tensor) -> dict[str, Tensor]:
+    """Samples, and what they decode to."""
+    with torch.no_grad():
+        return {"z": z, "images": as_bytes(model.vae.decode(z).mean).view(len(z), *model.split.train.shape)}
 
 
 def fit(lab: Lab, model: Model, z: Tensor, held_out: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -103,10 +164,9 @@ def fit(lab: Lab, model: Model, z: Tensor, held_out: Tensor, labels: Tensor) -> 
             land.sample(config.land_samples, num_steps=config.land_steps, generator=lab.rng(83)),
         )
     ended = {"iterations": found.iterations, "converged": found.converged, "geodesics": found.geodesics}
-    names = ("weights", "means", "covariances", "log_normalizers", "errors", "effective_nodes", "failed_nodes")
     return (
         judged._asdict()
-        | {name: getattr(land, name).clone() for name in names}
+        | {name: getattr(land, name).clone() for name in PARAMETERS}
         | {name: torch.tensor(value) for name, value in ended.items()}
     )
 
@@ -144,39 +204,37 @@ def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
     )
 
 
-def draw_fields(lab: Lab, model: Model, gauss: GaussianMixture, samples: dict[str, Tensor]) -> None:
-    """Samples of both over the measure and over the Gaussian mixture's density."""
-    figure, axes = panels(1, 2, 4.7, 4.2)
-    draw_measure(lab, model, lab.metric(model), axes[0])
-    plot_field(
-        lambda z: torch.as_tensor(gauss.score_samples(z.numpy())),
-        extent=box(model.latents, NEAR),
-        limits=(-12.0, 0.0),
-        resolution=lab.config.resolution,
-        label="log density",
-        ax=axes[1],
-    )
-    draw_points(model, axes[1])
-    axes[1].set(xlabel="", ylabel="", aspect="auto")
-    for ax, (name, z) in zip(axes, samples.items(), strict=True):
-        ax.scatter(*z.T.numpy(), s=22, color="crimson", edgecolors="white", linewidths=0.6, zorder=5)
-        ax.set_title(f"samples of {name}", fontsize=10)
-    lab.save(figure, "density.png")
+def draw(stored: Stored) -> dict[str, Figure]:
+    """Both densities side by side with their samples, and the decoded samples."""
+    return {"density.png": draw_densities(stored), "density-samples.png": draw_samples(stored)}
 
 
-def draw_samples(lab: Lab, model: Model, samples: dict[str, Tensor]) -> None:
-    """Decoded samples, side by side."""
-    figure, axes = panels(len(samples), 1, 7.0, 2.2)
-    shape = model.split.train.shape
-    for ax, (name, z) in zip(axes, samples.items(), strict=True):
-        with torch.no_grad():
-            images = model.vae.decode(z).mean.view(-1, *shape)
-        images = torch.nn.functional.pad(images, (1, 1, 1, 1))
-        rows = [torch.cat(list(part), dim=1) for part in images.split(lab.config.land_samples // 2)]
-        ax.imshow(torch.cat(rows, dim=0).numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-        ax.set(xticks=[], yticks=[])
-        ax.set_title(name, fontsize=9)
-    lab.save(figure, "density-samples.png")
+def draw_densities(stored: Stored) -> Figure:
+    """Both log densities in one range of colors."""
+    fields, points = stored.arrays["fields"], stored.arrays["points"]
+    figure, axes = plane_panels(1, 2, fields["land"]["extent"], 4.4)
+    for ax, (name, title) in zip(axes, TITLES.items(), strict=True):
+        image = show_plane(ax, fields[name], (LOWEST, 0.0))
+        show_points(ax, points)
+        z = stored.arrays["samples"][name]["z"]
+        ax.scatter(*z.T, s=26, color="crimson", edgecolors="white", linewidths=0.7, zorder=5)
+        told = stored.numbers["log_likelihood"][name]["held_out"]["value"]
+        ax.set_title(f"{title}\nheld-out log likelihood {told:.2f} nats per image", fontsize=10)
+    show_color_bar(figure, image, axes, r"log density $\log\,p(z)$")
+    sample = Line2D([], [], linestyle="none", marker="o", color="crimson", markeredgecolor="white", label="sample")
+    legend_below(figure, [*class_marks(points["names"]), sample])
+    return figure
 
 
-EXPERIMENT = Experiment("density", "LAND against a Gaussian mixture", run)
+def draw_samples(stored: Stored) -> Figure:
+    """Decoded samples, two rows for each density."""
+    figure, axes = panels(len(TITLES), 1, 7.2, 1.5)
+    for ax, (name, title) in zip(axes, TITLES.items(), strict=True):
+        images = stored.arrays["samples"][name]["images"]
+        rows = 2 if len(images) % 2 == 0 else 1
+        show_images(ax, images.reshape(rows, -1, *images.shape[1:]))
+        ax.set_title(f"samples of the {title}", fontsize=10)
+    return figure
+
+
+EXPERIMENT = Experiment("density", "LAND against a Gaussian mixture", run, draw)

@@ -1,23 +1,32 @@
 """Experiment 2: the decoder's standard deviation over the latent plane, the VAE's own and the RBF network's."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.figures import panels
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
+from bench.paper.figures import class_marks, legend_below
 from bench.paper.lab import Lab, Model
-from bench.paper.planes import FAR, box, draw_points
-from geodesics import plot_field
+from bench.paper.planes import (
+    FAR,
+    box,
+    plane_panels,
+    points_of,
+    raster,
+    show_color_bar,
+    show_plane,
+    show_points,
+)
 from vae import RBFPrecision
 
 
 def run(lab: Lab) -> Outcome:
-    """Fit the RBF network for all a and K, draw log sum sigma, compare it at the data and away from them."""
+    """Fit the RBF network for all a and K; compare log sum sigma at the data and away from them."""
     model, config = lab.model, lab.config
     settings = {(config.num_centers, a) for a in config.sweep_factors}
     settings |= {(k, config.bandwidth_factor) for k in config.sweep_centers}
@@ -31,9 +40,15 @@ def run(lab: Lab) -> Outcome:
         numbers[name] = contrast(rbf.standard_deviation, model) | {"misfit": misfit(rbf, model)}
     factors = [f"K={config.num_centers}, a={a:g}" for a in config.sweep_factors]
     counts = [f"K={k}, a={config.bandwidth_factor:g}" for k in config.sweep_centers]
-    draw(lab, model, {name: fields[name] for name in ("own", *factors)}, "deviation-factors.png")
-    draw(lab, model, {name: fields[name] for name in counts}, "deviation-centers.png")
-    return Outcome({"fields": numbers}, claims(numbers, f"K={config.num_centers}, a={config.bandwidth_factor:g}"))
+    arrays = {
+        "points": points_of(model),
+        "fields": {name: log_sum(lab, model, deviation) for name, deviation in fields.items()},
+        "factors": factors,
+        "counts": counts,
+        "highest": math.log(model.split.train.x.shape[1] / config.xi**0.5),
+    }
+    main = f"K={config.num_centers}, a={config.bandwidth_factor:g}"
+    return Outcome({"fields": numbers}, claims(numbers, main), arrays)
 
 
 def claims(numbers: dict[str, Any], main: str) -> tuple[Claim, ...]:
@@ -91,37 +106,49 @@ def misfit(rbf: RBFPrecision, model: Model) -> float:
         return float((1 / rbf(model.latents) - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
 
 
-def draw(lab: Lab, model: Model, fields: dict[str, Any], name: str) -> None:
-    """log sum sigma over the plane, a panel for each network; all RBF networks share their colors.
+def log_sum(lab: Lab, model: Model, deviation: Any) -> dict[str, Any]:
+    """log sum sigma over the plane of the data and far around it."""
+    return raster(lambda z: deviation(z).sum(1).log(), box(model.latents, FAR), lab.config.resolution)
 
-    These begin a little below the VAE's own value at the data: what is white is at least as sure as the VAE is there.
+
+def draw(stored: Stored) -> dict[str, Figure]:
+    """log sum sigma over the plane for every a, and for every K."""
+    factors, counts = (stored.arrays[name].tolist() for name in ("factors", "counts"))
+    return {
+        "deviation-factors.png": draw_fields(stored, factors, 4),
+        "deviation-centers.png": draw_fields(stored, counts, 3),
+    }
+
+
+def draw_fields(stored: Stored, networks: list[str], columns: int) -> Figure:
+    """The VAE's own and some of the networks, row by row, in one range of colors; what they cost where a place is left.
+
+    The range begins a little below the VAE's own value at the data: what is white is as sure as the VAE is there.
     """
-    columns = 4 if len(fields) > 5 else 3
-    figure, axes = panels(-(-len(fields) // columns), columns, 3.1, 2.6)
-    for ax in axes[len(fields) :]:
+    arrays, names = stored.arrays, ["own", *networks]
+    limits = math.log(stored.numbers["fields"]["own"]["at_data"]) - 0.5, float(arrays["highest"])
+    figure, axes = plane_panels(-(-len(names) // columns), columns, arrays["fields"]["own"]["extent"], 2.9)
+    for ax in axes[len(names) + 1 :]:
         ax.remove()
-    highest = math.log(model.split.train.x.shape[1] / lab.config.xi**0.5)
-    lowest = math.log(median_sum(lambda z: model.vae.decode(z).standard_deviation, model.latents)) - 0.5
-    for ax, (title, deviation) in zip(axes, fields.items(), strict=False):
-
-        def field(z: Tensor, deviation: Any = deviation) -> Tensor:
-            return deviation(z.to(model.latents)).sum(1).log()
-
-        own = title == "own"
-        limits = spread(field, model) if own else (lowest, highest)
-        plot_field(field, extent=box(model.latents, FAR), limits=limits, resolution=lab.config.resolution, ax=ax)
-        draw_points(model, ax, 0.5)
-        ax.set_title("the VAE's own" if own else title, fontsize=9)
-        ax.set(xlabel="", ylabel="", aspect="auto")
-    lab.save(figure, name)
+    for ax in axes[len(names) : len(names) + 1]:
+        draw_misfits(ax, stored, networks)
+    for ax, name in zip(axes, names, strict=False):
+        image = show_plane(ax, arrays["fields"][name], limits)
+        show_points(ax, arrays["points"], 0.8)
+        ax.set_title("the VAE's own" if name == "own" else name.replace("=", " = "), fontsize=10)
+    show_color_bar(figure, image, axes[: len(names) + 1], r"log of the summed deviations, $\log\,\sum\,\sigma(z)$")
+    legend_below(figure, class_marks(arrays["points"]["names"]))
+    return figure
 
 
-def spread(field: Callable[[Tensor], Tensor], model: Model) -> tuple[float, float]:
-    """The range of a field over the data and the plane around them; of some width where it is constant."""
-    with torch.no_grad():
-        values = field(torch.cat([away(model), model.latents]))
-    low, high = float(values.min()), float(values.max())
-    return (low, high) if high - low > 1e-3 else (low - 0.5e-3, low + 0.5e-3)
+def draw_misfits(ax: Axes, stored: Stored, networks: list[str]) -> None:
+    """The error of the variance at the data, over a."""
+    factors = [float(name.partition("a=")[2]) for name in networks]
+    ax.plot(factors, [stored.numbers["fields"][name]["misfit"] for name in networks], "o-", color="0.3", markersize=4)
+    ax.set(xlabel="a", ylabel="relative error", yscale="log", box_aspect=0.7)
+    ax.set_title("variance at the data", fontsize=10)
 
 
-EXPERIMENT = Experiment("deviation-fields", "Standard deviations of the VAE and of RBF networks over the plane", run)
+EXPERIMENT = Experiment(
+    "deviation-fields", "Standard deviations of the VAE and of RBF networks over the plane", run, draw
+)

@@ -3,14 +3,26 @@
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from bench.paper.data import draw_pairs
-from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.figures import panels
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
+from bench.paper.figures import class_marks, curve_marks, legend_below
 from bench.paper.lab import Lab, Model
 from bench.paper.paths import certified, connect, largest_deviation, one_of_each, statuses
-from bench.paper.planes import draw_measure
+from bench.paper.planes import (
+    MEASURE,
+    common_range,
+    measure_raster,
+    plane_panels,
+    points_of,
+    sampled,
+    show_color_bar,
+    show_curves,
+    show_plane,
+    show_points,
+)
 from geodesics import Curve, GeodesicResult, PullbackMetric, straight_lines
 
 
@@ -26,21 +38,19 @@ def run(lab: Lab) -> Outcome:
         (config.extreme_centers, config.bandwidth_factor),
         (config.extreme_centers, config.extreme_factor),
     ]
-    figure, axes = panels(2, 2, 4.9, 4.2)
     numbers: dict[str, Any] = {}
+    planes: dict[str, Any] = {}
     found: dict[str, GeodesicResult] = {}
-    for (count, factor), ax in zip(lab.progress(settings, "settings"), axes, strict=True):
+    for count, factor in lab.progress(settings, "settings"):
         name = f"K={count}, a={factor:g}"
         metric = lab.metric(model, count, factor)
         found[name] = connect(lab, model, metric, z0, z1, name)
         numbers[name] = measure(lab, model, metric, found[name], (count, factor))
-        draw_measure(lab, model, metric, ax, found[name].curve)
-        ax.set_title(name, fontsize=10)
-    lab.save(figure, "extreme-settings.png")
+        planes[name] = measure_raster(lab, model, metric) | {"curves": sampled(found[name].curve)}
     usual, extreme = (f"K={k}, a={a:g}" for k, a in (settings[0], settings[-1]))
     apart = separation(found[usual].curve, found[extreme].curve)
     numbers["distance_between_the_geodesics"] = apart
-    return Outcome(numbers, (claim(numbers, usual, extreme),))
+    return Outcome(numbers, (claim(numbers, usual, extreme),), {"points": points_of(model), "planes": planes})
 
 
 def measure(
@@ -84,4 +94,19 @@ def claim(numbers: dict[str, Any], usual: str, extreme: str) -> Claim:
     )
 
 
-EXPERIMENT = Experiment("extreme-settings", "Geodesics under extreme settings of the RBF network", run)
+def draw(stored: Stored) -> dict[str, Figure]:
+    """The measure of every setting with its geodesics, in one range of colors."""
+    planes, points = stored.arrays["planes"], stored.arrays["points"]
+    limits = common_range(list(planes.values()))
+    figure, axes = plane_panels(2, 2, next(iter(planes.values()))["extent"], 4.2)
+    for ax, (name, plane) in zip(axes, planes.items(), strict=True):
+        image = show_plane(ax, plane, limits)
+        show_points(ax, points)
+        show_curves(ax, plane["curves"])
+        ax.set_title(name.replace("=", " = "), fontsize=10)
+    show_color_bar(figure, image, axes, MEASURE)
+    legend_below(figure, [*class_marks(points["names"]), *curve_marks()])
+    return {"extreme-settings.png": figure}
+
+
+EXPERIMENT = Experiment("extreme-settings", "Geodesics under extreme settings of the RBF network", run, draw)

@@ -1,5 +1,6 @@
 """Experiment 3: the measure, and geodesics against straight lines between images of different classes."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from bench.paper.data import draw_pairs
 from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.figures import panels
+from bench.paper.experiments import interpolation_figures as figures
 from bench.paper.lab import Lab, Model
 from bench.paper.paths import (
     Frames,
@@ -21,9 +22,9 @@ from bench.paper.paths import (
     statuses,
     watch,
 )
-from bench.paper.planes import draw_measure
+from bench.paper.planes import points_of
 from bench.paper.statistics import Interval, bootstrap, summary
-from geodesics import Curve, GeodesicResult, plot_strips, straight_lines
+from geodesics import Curve, GeodesicResult, straight_lines
 
 
 class Compared(NamedTuple):
@@ -42,15 +43,15 @@ class Compared(NamedTuple):
 
 def run(lab: Lab) -> Outcome:
     """The main model."""
-    return study(lab, lab.model, "")
+    return study(lab, lab.model)
 
 
 def run_second(lab: Lab) -> Outcome:
     """The model with the other activation of the log variances, unless it has collapsed."""
-    return Outcome({"collapsed": True}) if lab.second.collapsed else study(lab, lab.second, "-second")
+    return Outcome({"collapsed": True}) if lab.second.collapsed else study(lab, lab.second)
 
 
-def study(lab: Lab, model: Model, suffix: str) -> Outcome:
+def study(lab: Lab, model: Model) -> Outcome:
     """All pairs of images, both metrics: three kinds of curves, measured alike."""
     labels = model.split.train.labels
     first, second = draw_pairs(labels, lab.config.pairs, lab.rng(3))
@@ -62,18 +63,20 @@ def study(lab: Lab, model: Model, suffix: str) -> Outcome:
     }
     curves = {name: result.curve for name, result in found.items()}
     curves["straight"] = straight_lines(Curve(torch.stack([z0, z1], dim=1)))
-    table = {name: compare(lab, model, lines) for name, lines in curves.items()}
+    paced = {name: frames_at_equal_steps(lab, rbf, lines, lab.config.frames) for name, lines in curves.items()}
+    table = {name: compare(lab, model, lines, paced[name]) for name, lines in curves.items()}
     chosen = one_of_each(labels, first, second)
     drawn = {"rbf": curves["geodesic"][chosen], "own": curves["own_geodesic"][chosen]}
-    draw_measures(lab, model, drawn, f"measure{suffix}.png")
-    draw_strips(lab, model, curves["geodesic"][chosen], (first[chosen], second[chosen]), f"strips{suffix}.png")
+    shown = {name: figures.strips(lab, model, curves[name], paced[name]) for name in ("geodesic", "straight")}
+    ends = points_of(model)["classes"][torch.stack([first, second], dim=1)]
+    arrays = figures.measures(lab, model, drawn) | {"strips": shown, "ends": ends}
     numbers, told = report(lab, table, found)
     numbers["pairs"] = rounded({"first": first, "second": second} | per_pair(table))
-    return Outcome(numbers, told)
+    return Outcome(numbers, told, arrays)
 
 
-def compare(lab: Lab, model: Model, curves: Curve) -> Compared:
-    """Everything that is measured on one kind of curve."""
+def compare(lab: Lab, model: Model, curves: Curve, paced: Tensor) -> Compared:
+    """Everything that is measured on one kind of curve; `paced` are its points at equal Riemannian steps."""
     rbf, own, count = lab.metric(model), lab.own_metric(model), lab.config.frames
     precision = lab.rbf(model)
     return Compared(
@@ -83,7 +86,7 @@ def compare(lab: Lab, model: Model, curves: Curve) -> Compared:
         largest_deviation(precision.standard_deviation, curves),
         largest_deviation(lambda z: model.vae.decode(z).standard_deviation, curves),
         watch(model, frames_at_equal_latent_steps(curves, count)),
-        watch(model, frames_at_equal_steps(lab, rbf, curves, count)),
+        watch(model, paced),
     )
 
 
@@ -182,25 +185,15 @@ def not_(verdict: bool | None) -> bool | None:
     return None if verdict is None else not verdict
 
 
-def draw_measures(lab: Lab, model: Model, curves: dict[str, Curve], name: str) -> None:
-    """The log measure by both metrics, with the geodesics of one pair of each pair of classes."""
-    metrics = {"rbf": lab.metric(model), "own": lab.own_metric(model)}
-    titles = {"rbf": "standard deviation of the RBF network", "own": "the VAE's own standard deviation"}
-    figure, axes = panels(1, 2, 4.9, 4.3)
-    for ax, (kind, lines) in zip(axes, curves.items(), strict=True):
-        draw_measure(lab, model, metrics[kind], ax, lines)
-        ax.set_title(titles[kind], fontsize=10)
-    lab.save(figure, name)
-
-
-def draw_strips(lab: Lab, model: Model, curves: Curve, ends: tuple[Tensor, Tensor], name: str) -> None:
-    """Decoded images along a geodesic and its straight line, for each pair of classes."""
-    metric, names, labels = lab.metric(model), model.split.class_names, model.split.train.labels
-    kinds = zip(*(labels[rows].tolist() for rows in ends), strict=True)
-    titles = [f"{names[a]} to {names[b]}" for a, b in kinds]
-    figure = plot_strips(metric, metric.generator, curves, model.split.train.shape, titles=titles)
-    lab.save(figure, name)
-
-
-EXPERIMENT = Experiment("interpolation", "The measure, and geodesics against straight lines between classes", run)
-SECOND = Experiment("interpolation-second", "The same with the other activation of the log variances", run_second)
+EXPERIMENT = Experiment(
+    "interpolation",
+    "The measure, and geodesics against straight lines between classes",
+    run,
+    partial(figures.draw, suffix=""),
+)
+SECOND = Experiment(
+    "interpolation-second",
+    "The same with the other activation of the log variances",
+    run_second,
+    partial(figures.draw, suffix="-second"),
+)

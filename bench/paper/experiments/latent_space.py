@@ -3,22 +3,26 @@
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from sklearn.neighbors import KNeighborsClassifier
 
-from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.figures import panels
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
+from bench.paper.figures import as_bytes, class_marks, legend_below, panels, show_images
 from bench.paper.lab import Lab, Model
-from geodesics import plot_decoded, plot_latents
+from bench.paper.planes import box, points_of, show_points
 from vae import Activation
 
 NEIGHBORS = 5
+# Decoded images along each side of the plane.
+GRID = 10
+# Share of the data's width and height that is shown beyond them.
+MARGIN = 0.05
+FIGURES = {"main": "", "second": "-second"}
 
 
 def run(lab: Lab) -> Outcome:
-    """Train both models; draw the encoded images and a grid of decoded points of the main one."""
+    """Train both models; encode the images, and decode a grid of points."""
     main_activation, other_activation = lab.config.variance_activation, lab.config.other_activation
-    draw(lab, lab.model, "")
-    draw(lab, lab.second, "-second")
     numbers = {main_activation.value: describe(lab.model), other_activation.value: describe(lab.second)}
     main = numbers[main_activation.value]
     softplus = numbers[Activation.SOFTPLUS.value]
@@ -37,7 +41,8 @@ def run(lab: Lab) -> Outcome:
             f"{numbers[Activation.IDENTITY.value]['rmse']:.3g}",
         ),
     )
-    return Outcome({"main": lab.model.name, "models": numbers}, claims)
+    arrays = {"main": pictured(lab.model), "second": pictured(lab.second)}
+    return Outcome({"main": lab.model.name, "models": numbers}, claims, arrays)
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -69,17 +74,33 @@ def describe(model: Model) -> dict[str, Any]:
     }
 
 
-def draw(lab: Lab, model: Model, suffix: str) -> None:
-    """The scatter of the encoded training images beside a 10 x 10 grid of decoded points."""
-    figure, (scatter, grid) = panels(1, 2, 4.6, 4.6)
-    plot_latents(model.latents, model.split.train.labels, ax=scatter)
-    extent = (*scatter.get_xlim(), *scatter.get_ylim())
-    scatter.set(xlabel="$z_1$", ylabel="$z_2$")
-    for text in scatter.get_legend().get_texts():
-        text.set_text(model.split.class_names[int(text.get_text())])
-
-    plot_decoded(lambda z: model.vae.decode(z).mean, model.latents, model.split.train.shape, extent=extent, ax=grid)
-    lab.save(figure, f"latent-space{suffix}.png")
+def pictured(model: Model) -> dict[str, Any]:
+    """The encoded images, and images decoded at the midpoints of a grid of cells, the top row first."""
+    left, right, bottom, top = extent = box(model.latents, MARGIN)
+    steps = (torch.arange(GRID, dtype=model.latents.dtype) + 0.5) / GRID
+    x, y = left + (right - left) * steps, top - (top - bottom) * steps
+    with torch.no_grad():
+        images = model.vae.decode(torch.cartesian_prod(y, x).flip(1)).mean
+    grid = as_bytes(images).view(GRID, GRID, *model.split.train.shape)
+    return {"points": points_of(model), "extent": torch.tensor(extent), "grid": grid}
 
 
-EXPERIMENT = Experiment("latent-space", "Latent scatter, and a decoded 10 x 10 grid", run)
+def draw(stored: Stored) -> dict[str, Figure]:
+    """For both models the encoded training images beside a 10 x 10 grid of decoded points."""
+    return {f"latent-space{suffix}.png": draw_one(stored.arrays[name]) for name, suffix in FIGURES.items()}
+
+
+def draw_one(pictured: dict[str, Any]) -> Figure:
+    """One model: the same plane twice."""
+    figure, (scatter, grid) = panels(1, 2, 4.6, 4.5)
+    extent = pictured["extent"].tolist()
+    show_points(scatter, pictured["points"], 5.0)
+    show_images(grid, pictured["grid"], extent)
+    for ax, title in ((scatter, "encoded training images"), (grid, "decoded means")):
+        ax.set(xlim=extent[:2], ylim=extent[2:], xlabel="$z_1$", ylabel="$z_2$")
+        ax.set_title(title, fontsize=10)
+    legend_below(figure, class_marks(pictured["points"]["names"]))
+    return figure
+
+
+EXPERIMENT = Experiment("latent-space", "Latent scatter, and a decoded 10 x 10 grid", run, draw)

@@ -2,18 +2,33 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.figures import panels
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
+from bench.paper.figures import GEODESIC, class_marks, legend_below
 from bench.paper.lab import Lab, Model, digest
-from bench.paper.planes import FAR, draw_measure
+from bench.paper.planes import (
+    FAR,
+    MEASURE,
+    box,
+    measure_raster,
+    plane_panels,
+    points_of,
+    show_color_bar,
+    show_plane,
+    show_points,
+)
 from bench.paper.statistics import Interval, bootstrap, mean
 from geodesics import (
     FunctionMetric,
@@ -29,11 +44,20 @@ from geodesics import (
 OUTSIDE = 0.01
 # Steps that are walked at a time, and kept: what a kill can cost.
 BLOCK = 1000
+START = {"marker": "o", "markersize": 5, "color": "black", "markeredgecolor": "white"}
+END = {"marker": "D", "markersize": 5, "color": GEODESIC, "markeredgecolor": "white"}
+WALK_MARKS = [
+    Line2D([], [], color=GEODESIC, linewidth=0.8, label="walk"),
+    Line2D([], [], linestyle="none", label="start", **START),
+    Line2D([], [], linestyle="none", label="end, where in view", **END),
+]
+# Walkers of each kind whose walks are stored for the figure.
+SHOWN = 8
 TITLES = {
     "riemannian": "Riemannian, the paper's scheme",
     "brownian": "Brownian motion on the manifold",
-    "euclidean": "Euclidean, the same step size",
-    "euclidean_matched": "Euclidean, the same latent steps",
+    "euclidean": "Euclidean, steps of the same size",
+    "euclidean_matched": "Euclidean, as short in the latent plane",
 }
 
 
@@ -55,15 +79,15 @@ class Support(NamedTuple):
 
 def run(lab: Lab) -> Outcome:
     """The main model."""
-    return study(lab, lab.model, "")
+    return study(lab, lab.model)
 
 
 def run_second(lab: Lab) -> Outcome:
     """The model with the other activation of the log variances, unless it has collapsed."""
-    return Outcome({"collapsed": True}) if lab.second.collapsed else study(lab, lab.second, "-second")
+    return Outcome({"collapsed": True}) if lab.second.collapsed else study(lab, lab.second)
 
 
-def study(lab: Lab, model: Model, suffix: str) -> Outcome:
+def study(lab: Lab, model: Model) -> Outcome:
     """Four kinds of walks from the same encoded images, walker by walker."""
     config = lab.config
     metric, support = lab.metric(model), support_of(model)
@@ -82,14 +106,18 @@ def study(lab: Lab, model: Model, suffix: str) -> Outcome:
         "euclidean_matched": random_walk(flat, z0, steps, matched, generator=lab.rng(50)),
     }
     found = {name: measure(lab, walk, metric, support) for name, walk in walks.items()}
-    draw(lab, model, walks, f"random-walks{suffix}.png")
     numbers = {
         "support_radius": support.radius,
         "matched_step": matched,
         "walks": found,
         "drift": drift(metric, model.latents, size),
     }
-    return Outcome(numbers, claims(found, numbers["drift"]))
+    arrays = {
+        "points": points_of(model),
+        "plane": measure_raster(lab, model, metric, box(model.latents, FAR)),
+        "walks": {name: walk[:SHOWN] for name, walk in walks.items()},
+    }
+    return Outcome(numbers, claims(found, numbers["drift"]), arrays)
 
 
 def kept_walk(
@@ -186,16 +214,55 @@ def agree(a: Interval, b: Interval) -> bool:
     return a.low <= b.high and b.low <= a.high
 
 
-def draw(lab: Lab, model: Model, walks: dict[str, Tensor], name: str) -> None:
-    """One walker of each kind over the measure; each walk from the same image."""
-    figure, axes = panels(2, 2, 4.9, 4.3)
-    for ax, (kind, walk) in zip(axes, walks.items(), strict=True):
-        draw_measure(lab, model, lab.metric(model), ax, beyond=FAR)
-        ax.plot(*walk[0].T.numpy(), color="crimson", linewidth=0.3)
-        ax.plot(*walk[0, 0].numpy(), "o", color="black", markersize=4)
+def draw(stored: Stored, suffix: str) -> dict[str, Figure]:
+    """One walker of each kind over the measure, all from the same image; none where the model had collapsed."""
+    if not stored.arrays:
+        return {}
+    arrays = stored.arrays
+    figure, axes = plane_panels(2, 2, arrays["plane"]["extent"], 4.2)
+    for ax, (kind, walks) in zip(axes, arrays["walks"].items(), strict=True):
+        image = show_plane(ax, arrays["plane"], tuple(arrays["plane"]["range"].tolist()))
+        show_points(ax, arrays["points"], 2.0)
+        draw_walk(ax, walks[0])
         ax.set_title(TITLES[kind], fontsize=10)
-    lab.save(figure, name)
+        if kind == "euclidean_matched":
+            magnify(ax, walks[0], arrays)
+    show_color_bar(figure, image, axes, MEASURE)
+    legend_below(figure, [*class_marks(arrays["points"]["names"]), *WALK_MARKS])
+    return {f"random-walks{suffix}.png": figure}
 
 
-EXPERIMENT = Experiment("random-walks", "Random walks: Riemannian, Euclidean, and Brownian motion", run)
-SECOND = Experiment("random-walks-second", "The same with the other activation of the log variances", run_second)
+def draw_walk(ax: Axes, walk: np.ndarray) -> None:
+    """A walk as a thin line, its start, and its end where that is in view."""
+    limits = ax.get_xlim(), ax.get_ylim()
+    start, end = walk[np.isfinite(walk).all(1)][[0, -1]]
+    ax.plot(*walk.T, color=GEODESIC, linewidth=0.4)
+    ax.plot(*start, linestyle="none", zorder=4, **START)
+    ax.plot(*end, linestyle="none", zorder=4, **END)
+    ax.set(xlim=limits[0], ylim=limits[1])
+
+
+def magnify(ax: Axes, walk: np.ndarray, arrays: Mapping[str, Any]) -> None:
+    """The surroundings of a short walk, enlarged in a corner of its panel."""
+    middle, half = (walk.max(0) + walk.min(0)) / 2, 0.7 * float((walk.max(0) - walk.min(0)).max())
+    left, right, bottom, top = arrays["plane"]["extent"]
+    corner = (0.03, 0.03) if middle[1] > (bottom + top) / 2 else (0.03, 0.57)
+    inset = ax.inset_axes((*corner, 0.4, 0.4))
+    show_plane(inset, arrays["plane"], tuple(arrays["plane"]["range"].tolist()))
+    show_points(inset, arrays["points"], 6.0)
+    draw_walk(inset, walk)
+    x, y = middle
+    inset.set(xlim=(x - half, x + half), ylim=(y - half, y + half), xticks=[], yticks=[])
+    inset.set_title(f"enlarged {(right - left) * 0.4 / (2 * half):.0f} times", fontsize=8, pad=2)
+    ax.indicate_inset_zoom(inset, edgecolor="black")
+
+
+EXPERIMENT = Experiment(
+    "random-walks", "Random walks: Riemannian, Euclidean, and Brownian motion", run, partial(draw, suffix="")
+)
+SECOND = Experiment(
+    "random-walks-second",
+    "The same with the other activation of the log variances",
+    run_second,
+    partial(draw, suffix="-second"),
+)

@@ -6,15 +6,27 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from bench.paper.data import draw_pairs
-from bench.paper.experiment import Claim, Experiment, Outcome
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
 from bench.paper.experiments.graph_spline import build_graph, certified_lengths, connect_by_polyline, connect_by_spline
-from bench.paper.figures import panels
+from bench.paper.figures import class_marks, curve_marks, legend_below
 from bench.paper.lab import Lab
 from bench.paper.paths import SOLVER
-from bench.paper.planes import draw_measure
+from bench.paper.planes import (
+    MEASURE,
+    SAMPLES,
+    measure_raster,
+    plane_panels,
+    points_of,
+    sampled,
+    show_color_bar,
+    show_curves,
+    show_plane,
+    show_points,
+)
 from bench.paper.statistics import bootstrap
 from geodesics import Curve, GraphPaths, PullbackMetric, geodesic, straight_lines
 
@@ -22,6 +34,12 @@ from geodesics import Curve, GraphPaths, PullbackMetric, geodesic, straight_line
 FOUND = 0.02
 NEIGHBORS = (5, 10, 20)
 USUAL = 10
+PUBLISHED = f"kNN graph ({USUAL}), smoothing, spline"
+OURS = "EnergySolver from GraphPaths"
+TITLES = {PUBLISHED: "kNN graph of 10 neighbors, smoothed, cubic spline", OURS: OURS}
+# Pairs whose curves are stored for the figure, and those of them that it shows.
+SHOWN = 12
+DRAWN = 6
 
 
 class Contestant(NamedTuple):
@@ -48,12 +66,23 @@ def run(lab: Lab) -> Outcome:
     lines = straight_lines(Curve(torch.stack([z0, z1], dim=1)))
     answers["straight line"] = Contestant(rows(lines), 0.0, 0.0)
     answers["EnergySolver from straight lines"] = solve(metric, z0, z1, None)
-    answers["EnergySolver from GraphPaths"] = solve(metric, z0, z1, lambda: lab_graph(lab, metric))
+    answers[OURS] = solve(metric, z0, z1, lambda: lab_graph(lab, metric))
     lengths = {name: certified_lengths(metric, answer.curves) for name, answer in answers.items()}
     best = torch.stack(list(lengths.values())).nan_to_num(torch.inf).amin(0)
     table = {name: row(lengths[name], best, answer, lab) for name, answer in answers.items()}
-    draw(lab, answers)
-    return Outcome({"pairs": len(z0), "solvers": table}, (claim(table),))
+    arrays = {
+        "points": points_of(model),
+        "plane": measure_raster(lab, model, metric),
+        "curves": {name: sampled_rows(answers[name].curves[:SHOWN]) for name in (PUBLISHED, OURS)},
+        "length_over_best": {name: lengths[name][:SHOWN] / best[:SHOWN] for name in (PUBLISHED, OURS)},
+    }
+    return Outcome({"pairs": len(z0), "solvers": table}, (claim(table),), arrays)
+
+
+def sampled_rows(curves: list[Curve | None]) -> Tensor:
+    """Points of curves, NaN where there is none."""
+    none = torch.full((1, SAMPLES, 2), torch.nan, dtype=torch.float64)
+    return torch.cat([none if curve is None else sampled(curve) for curve in curves])
 
 
 def lab_graph(lab: Lab, metric: PullbackMetric) -> GraphPaths:
@@ -100,8 +129,7 @@ def row(lengths: Tensor, best: Tensor, answer: Contestant, lab: Lab) -> dict[str
 
 def claim(table: dict[str, Any]) -> Claim:
     """What the published solver is taken for."""
-    name = f"kNN graph ({USUAL}), smoothing, spline"
-    published, ours = table[name], table["EnergySolver from GraphPaths"]
+    published, ours = table[PUBLISHED], table[OURS]
     excess = published["excess_median"]
     return Claim(
         "The kNN-graph solver with smoothing and a cubic spline finds the geodesics.",
@@ -114,21 +142,19 @@ def claim(table: dict[str, Any]) -> Claim:
     )
 
 
-def draw(lab: Lab, answers: dict[str, Contestant]) -> None:
+def draw(stored: Stored) -> dict[str, Figure]:
     """The first pairs' curves by the published solver and by the library's."""
-    figure, axes = panels(1, 2, 4.9, 4.3)
-    shown = {
-        f"kNN graph ({USUAL}), smoothing, spline": axes[0],
-        "EnergySolver from GraphPaths": axes[1],
-    }
-    model = lab.model
-    for name, ax in shown.items():
-        curves = [curve for curve in answers[name].curves[:6] if curve is not None]
-        t = torch.linspace(0, 1, 513).double()
-        lines = Curve(torch.cat([curve.evaluate(t) for curve in curves]))
-        draw_measure(lab, model, lab.metric(model), ax, lines)
-        ax.set_title(name, fontsize=10)
-    lab.save(figure, "solver-comparison.png")
+    arrays, table = stored.arrays, stored.numbers["solvers"]
+    range_ = tuple(arrays["plane"]["range"].tolist())
+    figure, axes = plane_panels(1, 2, arrays["plane"]["extent"], 4.4)
+    for ax, (name, title) in zip(axes, TITLES.items(), strict=True):
+        image = show_plane(ax, arrays["plane"], range_)
+        show_points(ax, arrays["points"])
+        show_curves(ax, arrays["curves"][name][:DRAWN], straight=False)
+        ax.set_title(f"{title}\nmedian excess length {table[name]['excess_median']['value']:.0%}", fontsize=10)
+    show_color_bar(figure, image, axes, MEASURE)
+    legend_below(figure, [*class_marks(arrays["points"]["names"]), *curve_marks(straight=False)])
+    return {"solver-comparison.png": figure}
 
 
-EXPERIMENT = Experiment("solver-comparison", "The published kNN-graph solver against the library's", run)
+EXPERIMENT = Experiment("solver-comparison", "The published kNN-graph solver against the library's", run, draw)

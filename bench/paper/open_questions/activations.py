@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.figures import panels
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
+from bench.paper.figures import class_marks, curve_marks, legend_below, panels
 from bench.paper.lab import Lab, Model
 from bench.paper.open_questions.studies import (
-    Connected,
     Space,
     chosen_rbf,
     connect_pairs,
@@ -19,22 +19,40 @@ from bench.paper.open_questions.studies import (
     resolved,
     settings,
 )
-from bench.paper.planes import draw_measure
+from bench.paper.planes import (
+    MEASURE,
+    common_range,
+    measure_raster,
+    points_of,
+    sampled,
+    show_color_bar,
+    show_curves,
+    show_plane,
+    show_points,
+)
 from bench.paper.statistics import bootstrap
 from geodesics import PullbackMetric, check_generator, length, norm, straight_lines
 from vae import Activation, MeanGenerator
+
+# Geodesics in each panel.
+SHOWN = 6
+TITLES = {"relu": "ReLU", "elu": "ELU", "silu": "SiLU"}
 
 
 def run(lab: Lab) -> Outcome:
     """The same model with every activation: likelihood, geodesics, and whether the geodesic equation sees it."""
     numbers: dict[str, Any] = {}
-    drawn: dict[Activation, tuple[Space, Connected]] = {}
+    arrays: dict[str, Any] = {}
     for activation in lab.progress(settings(lab).activations, "activations"):
         model = open_model(lab, activation=activation)
         choice = chosen_rbf(lab, model)
         space = rbf_space(model, choice.precision)
         connected = connect_pairs(lab, space, activation.value)
-        drawn[activation] = space, connected
+        arrays[activation.value] = {
+            "points": points_of(model),
+            "plane": measure_raster(lab, model, space.metric),
+            "curves": sampled(connected.result.curve[:SHOWN]),
+        }
         line = next(
             line
             for line in choice.table
@@ -52,8 +70,7 @@ def run(lab: Lab) -> Outcome:
             "curves": measured(lab, space, connected),
             "mean_alone": mean_alone(lab, model),
         }
-    draw(lab, drawn)
-    return Outcome(numbers, claims(numbers))
+    return Outcome(numbers, claims(numbers), arrays)
 
 
 def mean_alone(lab: Lab, model: Model) -> dict[str, Any]:
@@ -111,13 +128,19 @@ def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
     return tuple(found)
 
 
-def draw(lab: Lab, drawn: dict[Activation, tuple[Space, Connected]]) -> None:
-    """The measure of every model with its geodesics."""
-    figure, axes = panels(1, len(drawn), 3.3, 3.0)
-    for ax, (activation, (space, connected)) in zip(axes, drawn.items(), strict=True):
-        draw_measure(lab, space.model, space.metric, ax, connected.result.curve[:6])
-        ax.set_title(activation.value, fontsize=10)
-    lab.save(figure, "open-activations.png")
+def draw(stored: Stored) -> dict[str, Figure]:
+    """The measure of every model with its geodesics, in one range of colors; each model has a plane of its own."""
+    figure, axes = panels(1, len(stored.arrays), 3.0, 3.0)
+    limits = common_range([arrays["plane"] for arrays in stored.arrays.values()])
+    for ax, (name, arrays) in zip(axes, stored.arrays.items(), strict=True):
+        image = show_plane(ax, arrays["plane"], limits)
+        show_points(ax, arrays["points"], 2.0)
+        show_curves(ax, arrays["curves"])
+        ax.set_title(TITLES.get(name, name), fontsize=10)
+        ax.set(xlabel="$z_1$", ylabel="$z_2$" if ax is axes[0] else "", aspect="auto")
+    show_color_bar(figure, image, axes, MEASURE)
+    legend_below(figure, [*class_marks(arrays["points"]["names"]), *curve_marks()])
+    return {"open-activations.png": figure}
 
 
-EXPERIMENT = Experiment("open-activations", "ReLU, ELU and SiLU networks against tanh", run)
+EXPERIMENT = Experiment("open-activations", "ReLU, ELU and SiLU networks against tanh", run, draw)

@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 import matplotlib
+from matplotlib.figure import Figure
 
-from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.figures import panels
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
+from bench.paper.figures import legend_below, panels
 from bench.paper.lab import Lab, Model
 from bench.paper.open_questions import flatness as open_questions_flatness
 from bench.paper.open_questions.studies import (
@@ -30,10 +31,10 @@ from vae import fit_rbf_to_vae, score_deviation
 def run(lab: Lab) -> Outcome:
     """For every latent dimension: the rule's table and choice, k-means in a projection, geodesics, and curvature."""
     numbers: dict[str, Any] = {}
-    choices: dict[int, Chosen] = {}
+    arrays: dict[str, Any] | None = None
     for d in lab.progress(settings(lab).dimensions, "latent dimensions"):
         model = open_model(lab, d)
-        choice = choices[d] = chosen_rbf(lab, model)
+        choice = chosen_rbf(lab, model)
         spaces = {"own": own_space(model), "rbf": rbf_space(model, choice.precision)}
         studied = {
             name: kept(lab, model, name, partial(study, lab, space, f"{name}, d = {d}"))
@@ -48,10 +49,9 @@ def run(lab: Lab) -> Outcome:
             "projected": projected(lab, model, choice),
         } | studied
         if d == 2:
-            open_questions_flatness.draw(lab, spaces, {n: float(e["median_distance"]) for n, e in studied.items()})
-    draw(lab, choices)
-    draw_ratios(lab, numbers)
-    return Outcome(numbers, (*claims(numbers), *open_questions_flatness.claims(numbers)))
+            distances = {name: float(entry["median_distance"]) for name, entry in studied.items()}
+            arrays = open_questions_flatness.pictured(lab, spaces, distances)
+    return Outcome(numbers, (*claims(numbers), *open_questions_flatness.claims(numbers)), arrays)
 
 
 def study(lab: Lab, space: Space, text: str) -> dict[str, Any]:
@@ -136,54 +136,65 @@ def widest_line(entry: dict[str, Any]) -> dict[str, Any]:
     return max((line for line in entry["table"] if line["K"] == entry["chosen"]["K"]), key=lambda line: line["a"])
 
 
-def draw(lab: Lab, choices: dict[int, Chosen]) -> None:
+def draw(stored: Stored) -> dict[str, Figure]:
+    """The candidates for a and K, ratios by dimension, and curvatures in two dimensions."""
+    figures = {"open-selection.png": draw_selection(stored), "open-dimensions.png": draw_ratios(stored)}
+    if stored.arrays:
+        figures["open-curvature.png"] = open_questions_flatness.draw(stored.arrays)
+    return figures
+
+
+def draw_selection(stored: Stored) -> Figure:
     """Held-out log-likelihood against the rise of log sigma off the data, a panel for each dimension.
 
     Candidates more than four standard errors below the best lie on the gray line.
     """
-    figure, axes = panels(1, len(choices), 2.6, 3.0)
-    factors, counts = settings(lab).factors, settings(lab).centers
+    figure, axes = panels(1, len(stored.numbers), 2.7, 3.2)
+    lines = [line for entry in stored.numbers.values() for line in entry["table"]]
+    factors, counts = (sorted({line[name] for line in lines}) for name in ("a", "K"))
     color = {a: matplotlib.colormaps["viridis"](i / max(len(factors) - 1, 1)) for i, a in enumerate(factors)}
     size = {k: 20 + 25 * i for i, k in enumerate(counts)}
-    for ax, (d, choice) in zip(axes, choices.items(), strict=True):
-        best = max(choice.table, key=lambda line: line["log_likelihood"])
+    for ax, (d, entry) in zip(axes, stored.numbers.items(), strict=True):
+        best = max(entry["table"], key=lambda line: line["log_likelihood"])
         lowest = best["log_likelihood"] - 4 * best["standard_error"]
-        for line in choice.table:
+        for line in entry["table"]:
             at = line["contrast"], max(line["log_likelihood"], lowest)
             marker = "o" if line["admitted"] else "x"
             ax.scatter(*at, s=size[line["K"]], color=color[line["a"]], marker=marker)
-            if (line["K"], line["a"]) == (choice.config.num_centers, choice.config.bandwidth_factor):
-                ax.scatter(*at, s=160, facecolors="none", edgecolors="crimson", linewidths=1.5)
+        chosen = chosen_line(entry)
+        ax.scatter(chosen["contrast"], chosen["log_likelihood"], s=160, facecolors="none", edgecolors="crimson")
         ax.axhline(best["log_likelihood"] - best["standard_error"], color="0.4", linewidth=0.8, linestyle=":")
         ax.axhline(lowest, color="0.8", linewidth=0.8)
-        ax.set_title(f"d = {d}: K = {choice.config.num_centers}, a = {choice.config.bandwidth_factor:g}", fontsize=10)
-        ax.set(xlabel="rise of log σ off the data", ylabel="held-out log-likelihood" if ax is axes[0] else "")
+        ax.set_title(f"d = {d}, chosen K = {chosen['K']}, a = {chosen['a']:g}", fontsize=9)
+        ax.set_xlabel(r"rise of $\log\,\sigma$ off the data")
+    axes[0].set_ylabel("held-out log-likelihood, nats per image")
     marks = [axes[-1].scatter([], [], s=30, color=color[a], label=f"a = {a:g}") for a in factors]
     marks += [axes[-1].scatter([], [], s=size[k], color="0.5", label=f"K = {k}") for k in counts]
     marks.append(axes[-1].scatter([], [], s=30, color="0.5", marker="x", label="not admitted"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), fontsize=8)
-    lab.save(figure, "open-selection.png")
+    marks.append(axes[-1].scatter([], [], s=160, facecolors="none", edgecolors="crimson", label="chosen"))
+    legend_below(figure, marks)
+    return figure
 
 
-def draw_ratios(lab: Lab, numbers: dict[str, Any]) -> None:
+def draw_ratios(stored: Stored) -> Figure:
     """Straight over geodesic: length, and distance of decoded frames to real images, by latent dimension."""
     figure, (ax,) = panels(1, 1, 5.0, 3.2)
-    positions = range(len(numbers))
+    positions = range(len(stored.numbers))
     for name, label in (
         ("straight_over_geodesic", "length"),
         ("nearest_image_straight_over_geodesic", "distance of frames to real images"),
     ):
-        intervals = [entry["rbf"]["curves"][name] for entry in numbers.values()]
+        intervals = [entry["rbf"]["curves"][name] for entry in stored.numbers.values()]
         middle = [i["value"] for i in intervals]
         spread = [[i["value"] - i["low"] for i in intervals], [i["high"] - i["value"] for i in intervals]]
         ax.errorbar(positions, middle, spread, marker="o", capsize=3, label=label)
     ax.axhline(1, color="0.7", linewidth=0.8)
-    ax.set_xticks(list(positions), list(numbers))
-    ax.set(xlabel="latent dimension", ylabel="straight line / geodesic, median", yscale="log")
-    ax.legend()
-    lab.save(figure, "open-dimensions.png")
+    ax.set_xticks(list(positions), list(stored.numbers))
+    ax.set(xlabel="latent dimension d", ylabel="straight line / geodesic, median", yscale="log")
+    ax.legend(frameon=False)
+    return figure
 
 
 EXPERIMENT = Experiment(
-    "open-dimensions", "Latent dimensions 2 to 32: a and K without a picture, geodesics, and flatness", run
+    "open-dimensions", "Latent dimensions 2 to 32: a and K without a picture, geodesics, and flatness", run, draw
 )

@@ -1,18 +1,29 @@
 """Experiment 8: does the decoder's own standard deviation give a nearly flat space? Curvatures and their figure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from bench.paper.experiment import Claim
-from bench.paper.figures import panels
+from bench.paper.figures import class_marks, legend_below
 from bench.paper.lab import Lab
 from bench.paper.open_questions.studies import Space, settings, told
-from bench.paper.planes import NEAR, box, draw_points
+from bench.paper.planes import (
+    NEAR,
+    box,
+    plane_panels,
+    points_of,
+    raster,
+    show_color_bar,
+    show_plane,
+    show_points,
+)
 from bench.paper.statistics import bootstrap
-from geodesics import gaussian_curvature, plot_field, sectional_curvature
+from geodesics import gaussian_curvature, sectional_curvature
 
 # Below this curvature, in units of one over the squared median distance, two geodesics of that length that start
 # parallel drift apart by less than a twentieth of their distance: the space is flat for what is done in it.
@@ -21,6 +32,9 @@ FLAT = 0.1
 STRAIGHT = 1.05
 # Points at a time: a bound on memory.
 _ROWS = 50
+TITLES = {"own": "the decoder's own standard deviation", "rbf": "RBF network"}
+# The largest size of sign(K) log(1 + |K| L^2) that has a color of its own.
+LARGEST = 8.0
 
 
 def bend(lab: Lab, space: Space, distance: Tensor) -> dict[str, Any]:
@@ -77,28 +91,29 @@ def verdict(intervals: list[dict[str, Any]], bound: float) -> bool | None:
     return False if any(i["low"] > bound for i in intervals) else None
 
 
-def draw(lab: Lab, spaces: dict[str, Space], distances: dict[str, float]) -> None:
+def pictured(lab: Lab, spaces: dict[str, Space], distances: dict[str, float]) -> dict[str, Any]:
     """Gaussian curvature over the plane, in units of the squared median distance, on a scale of signed logarithms."""
-    figure, axes = panels(1, len(spaces), 4.2, 3.5)
-    titles = {"own": "the decoder's own standard deviation", "rbf": "RBF network"}
-    for ax, (name, space) in zip(axes, spaces.items(), strict=True):
+    model = spaces["own"].model
+    planes: dict[str, Any] = {}
+    for name, space in spaces.items():
         square = distances[name] ** 2
 
         def bent(z: Tensor, space: Space = space, square: float = square) -> Tensor:
-            z = z.to(space.model.latents)
             value = torch.cat([gaussian_curvature(space.metric, part) for part in z.split(_ROWS)]) * square
             return value.sign() * value.abs().log1p()
 
-        plot_field(
-            bent,
-            extent=box(space.model.latents, NEAR),
-            limits=(-8.0, 8.0),
-            resolution=max(16, lab.config.resolution // 2),
-            label="sign · log(1 + |K| L²)",
-            ax=ax,
-        )
-        ax.collections[0].set_cmap("RdBu_r")  # of both signs: white is flat
-        draw_points(space.model, ax, 0.3)
-        ax.set_title(titles[name], fontsize=10)
-        ax.set(xlabel="", ylabel="", aspect="auto")
-    lab.save(figure, "open-curvature.png")
+        planes[name] = raster(bent, box(model.latents, NEAR), max(16, lab.config.resolution // 3))
+    return {"points": points_of(model), "planes": planes}
+
+
+def draw(arrays: Mapping[str, Any]) -> Figure:
+    """Both curvatures, white where the space is flat."""
+    planes, points = arrays["planes"], arrays["points"]
+    figure, axes = plane_panels(1, len(planes), planes["own"]["extent"], 4.2)
+    for ax, (name, plane) in zip(axes, planes.items(), strict=True):
+        image = show_plane(ax, plane, (-LARGEST, LARGEST), cmap="RdBu_r")
+        show_points(ax, points, 1.0)
+        ax.set_title(TITLES[name], fontsize=10)
+    show_color_bar(figure, image, axes, r"curvature, $\mathrm{sign}(K)\,\log(1 + |K| L^2)$")
+    legend_below(figure, class_marks(points["names"]))
+    return figure

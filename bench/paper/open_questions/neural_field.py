@@ -4,10 +4,11 @@ import time
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from bench.paper.experiment import Claim, Experiment, Outcome
-from bench.paper.figures import panels
+from bench.paper.experiment import Claim, Experiment, Outcome, Stored
+from bench.paper.figures import class_marks, curve_marks, legend_below
 from bench.paper.lab import Lab, Model
 from bench.paper.open_questions.dimensions import score
 from bench.paper.open_questions.studies import (
@@ -23,16 +24,31 @@ from bench.paper.open_questions.studies import (
     resolved,
     settings,
 )
-from bench.paper.planes import FAR, box, draw_points
-from geodesics import PullbackMetric, plot_curves, plot_field
+from bench.paper.planes import (
+    FAR,
+    box,
+    plane_panels,
+    points_of,
+    raster,
+    sampled,
+    show_color_bar,
+    show_curves,
+    show_plane,
+    show_points,
+)
+from geodesics import PullbackMetric
 from vae import NeuralField, NeuralFieldConfig, NeuralFieldGenerator, fit_neural_field_to_vae
 
 REPEATS = 5
+# Geodesics in each panel.
+SHOWN = 6
+TITLES = {"own": "the decoder's own", "rbf": "RBF network", "field": "neural field"}
 
 
 def run(lab: Lab) -> Outcome:
     """In every configured dimension: how well both fit, how they doubt, and what their geodesics do."""
     numbers: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for d in lab.progress(settings(lab).field_dimensions, "neural fields"):
         model = open_model(lab, d)
         rbf, start = rbf_space(model, chosen_rbf(lab, model).precision), time.perf_counter()
@@ -44,8 +60,8 @@ def run(lab: Lab) -> Outcome:
             name: examined(lab, space, connected.get(name)) for name, space in spaces.items()
         }
         if d == 2:
-            draw(lab, spaces, connected)
-    return Outcome(numbers, claims(numbers))
+            arrays = pictured(lab, spaces, connected)
+    return Outcome(numbers, claims(numbers), arrays)
 
 
 def fitted(lab: Lab, model: Model) -> NeuralField:
@@ -143,29 +159,36 @@ def claims(numbers: dict[str, Any]) -> tuple[Claim, ...]:
     )
 
 
-def draw(lab: Lab, spaces: dict[str, Space], connected: dict[str, Connected]) -> None:
-    """log sigma, root mean square over the outputs, with the geodesics of a few pairs."""
-    figure, axes = panels(1, len(spaces), 3.8, 3.3)
-    titles = {"own": "the decoder's own", "rbf": "RBF network", "field": "neural field"}
+def pictured(lab: Lab, spaces: dict[str, Space], connected: dict[str, Connected]) -> dict[str, Any]:
+    """log sigma over the plane, root mean square over the outputs, and the geodesics of a few pairs."""
     model = spaces["own"].model
-    for ax, (name, space) in zip(axes, spaces.items(), strict=True):
+    planes: dict[str, Any] = {}
+    for name, space in spaces.items():
 
         def level(z: Tensor, sigma: Deviation = space.deviation) -> Tensor:
-            return sigma(z.to(model.latents)).square().mean(1).log() / 2
+            return sigma(z).square().mean(1).log() / 2
 
-        plot_field(
-            level,
-            extent=box(model.latents, FAR),
-            resolution=lab.config.resolution,
-            label="log σ",
-            ax=ax,
-        )
-        draw_points(model, ax, 0.5)
+        planes[name] = raster(level, box(model.latents, FAR), lab.config.resolution)
+        planes[name]["range"] = level(model.latents).quantile(model.latents.new_tensor([0.01, 0.99]))
         if name in connected:
-            plot_curves(connected[name].result.curve[:6], ax=ax)
-        ax.set_title(titles[name], fontsize=10)
-        ax.set(xlabel="", ylabel="", aspect="auto")
-    lab.save(figure, "open-field.png")
+            planes[name]["curves"] = sampled(connected[name].result.curve[:SHOWN])
+    return {"points": points_of(model), "planes": planes}
 
 
-EXPERIMENT = Experiment("open-field", "A neural field for the standard deviation against the RBF network", run)
+def draw(stored: Stored) -> dict[str, Figure]:
+    """All three in one range of colors, from the least at the data to as much again above the RBF network's."""
+    planes, points = stored.arrays["planes"], stored.arrays["points"]
+    low, high = min(p["range"][0] for p in planes.values()), float(planes["rbf"]["values"].max())
+    figure, axes = plane_panels(1, len(planes), planes["own"]["extent"], 3.3)
+    for ax, (name, plane) in zip(axes, planes.items(), strict=True):
+        image = show_plane(ax, plane, (float(low), high))
+        show_points(ax, points, 1.0)
+        if "curves" in plane:
+            show_curves(ax, plane["curves"], straight=False)
+        ax.set_title(TITLES[name], fontsize=10)
+    show_color_bar(figure, image, axes, r"$\log\,\sigma(z)$")
+    legend_below(figure, [*class_marks(points["names"]), *curve_marks(straight=False)])
+    return {"open-field.png": figure}
+
+
+EXPERIMENT = Experiment("open-field", "A neural field for the standard deviation against the RBF network", run, draw)
