@@ -99,9 +99,7 @@ def common_range(planes: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     return float(ranges[:, 0].min()), float(ranges[:, 1].max())
 
 
-def show_plane(
-    ax: Axes, plane: Mapping[str, Any], limits: tuple[float, float], cmap: str = "bone_r"
-) -> AxesImage:
+def show_plane(ax: Axes, plane: Mapping[str, Any], limits: tuple[float, float], cmap: str = "bone_r") -> AxesImage:
     """A raster in equal units; what is not finite is gray."""
     ax.set_facecolor("0.6")
     low, high = limits
