@@ -1,4 +1,4 @@
-"""What the core's pieces are timed against, and how: for `bench.bench_core`."""
+"""What the core's pieces are timed against, and how: for `bench.core`."""
 
 import time
 from collections.abc import Callable

@@ -10,7 +10,7 @@ from numpy.polynomial import legendre
 from torch import Tensor
 
 from bench.figures.drawing import MAIN, OTHER, draw_curve, figure, heat_map, lobatto, mark_ends, times_of
-from geodesics import Curve, EnergySolver, PullbackMetric, geodesic
+from geodesics import Curve, EnergySolver, GeodesicResult, PullbackMetric, geodesic
 
 ENDS = torch.tensor([[[-1.5, 0.0]], [[1.5, 0.3]]], dtype=torch.float64)
 EXTENT = (-1.75, 1.75, -0.75, 1.6)
@@ -25,12 +25,21 @@ def walled(z: Tensor) -> Tensor:
 
 
 class Solved(NamedTuple):
-    """One answer: the curve, its certified length and the length that the solver's samples gave it."""
+    """One answer, the degree of its samples, and the length of the curve by these samples."""
 
-    curve: Curve
+    result: GeodesicResult
     samples: int
-    length: float
     discrete: float
+
+    @property
+    def curve(self) -> Curve:
+        """The curve found."""
+        return self.result.curve
+
+    @property
+    def length(self) -> float:
+        """Its certified length."""
+        return float(self.result.length)
 
 
 def draw_walls(quick: bool) -> Figure:
@@ -58,9 +67,7 @@ def solve(num_samples: int) -> Solved:
     result = geodesic(PullbackMetric(walled), *ENDS, solver=solver)
     nodes, weights = legendre.leggauss(num_samples)
     slopes = through_samples(result.curve, num_samples, (nodes + 1) / 2)[1]
-    return Solved(
-        result.curve, num_samples, float(result.length), float((np.linalg.norm(slopes, axis=2) @ weights / 2).sum())
-    )
+    return Solved(result, num_samples, float((np.linalg.norm(slopes, axis=2) @ weights / 2).sum()))
 
 
 def through_samples(curve: Curve, num_samples: int, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
