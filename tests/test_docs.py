@@ -148,3 +148,8 @@ def test_site_builds(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert (tmp_path / "site" / "index.html").exists()
+    for page in (tmp_path / "site" / "reference").glob("*/index.html"):
+        text = page.read_text("utf-8")
+        assert ":math:" not in text, f"a formula of {page.parent.name} is shown as it was typed"
+        # A first word with a colon and a line that is indented below it: taken for a section of the docstring.
+        assert "<details" not in text, f"a sentence of {page.parent.name} became a box"

@@ -69,7 +69,7 @@ def plot_speeds(
 ) -> "matplotlib.axes.Axes":
     r"""Riemannian length per latent unit along curves, solid, and along their straight lines, dashed.
 
-    Drawn is :math:`\sqrt{c'^T M(c)\, c'} \,/\, \|c'\|`, the Riemannian speed at unit Euclidean speed, over
+    Drawn is $\sqrt{c'^T M(c)\, c'} \,/\, \|c'\|$, the Riemannian speed at unit Euclidean speed, over
     the Euclidean distance traveled: it depends on the path alone, and the area under it is the length. Peaks
     of a straight line are the walls it crosses; a geodesic goes further, over cheaper ground.
 

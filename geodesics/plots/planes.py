@@ -37,7 +37,7 @@ def plot_measure(
     resolution: int = 256,
     ax: Optional["matplotlib.axes.Axes"] = None,
 ) -> "matplotlib.axes.Axes":
-    r"""Heat map of the log measure :math:`\frac12 \log\det M(z)` over a latent plane, data and curves on top.
+    r"""Heat map of the log measure $\frac12 \log\det M(z)$ over a latent plane, data and curves on top.
 
     One metric tensor per pixel, ``resolution`` squared of them. Pixels where the measure is zero, infinite or
     undefined are left gray.

@@ -10,9 +10,9 @@ from vae.autoencoder.networks import DiagonalGaussian
 def gaussian_nll(x: Float[Tensor, "b n"], distribution: DiagonalGaussian) -> Float[Tensor, " b"]:
     r"""Negative log-likelihood of each row, up to constants.
 
-    .. math:: \sum_j \log \sigma_j^2 + (x_j - \mu_j)^2 / \sigma_j^2
+    $$\sum_j \log \sigma_j^2 + (x_j - \mu_j)^2 / \sigma_j^2$$
 
-    This is :math:`-2 \log p(x) - n \log 2\pi`: the full negative log-likelihood in nats is half of (this + n
+    This is $-2 \log p(x) - n \log 2\pi$: the full negative log-likelihood in nats is half of (this + n
     log 2 pi).
 
     Args:

@@ -75,9 +75,8 @@ class VAEConfig:
 class VAE(nn.Module):
     """Variational autoencoder with Gaussian encoder q(z | x), Gaussian decoder p(x | z) and prior N(0, I).
 
-    Source: Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014; decoder with a variance of its
-        own as in
-    Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018.
+    The model is that of Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, with a decoder that has a
+    variance of its own as in Arvanitidis, Hansen and Hauberg, "Latent Space Oddity", ICLR 2018.
 
     Args:
         config: sizes and activations.

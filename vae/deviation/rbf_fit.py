@@ -137,7 +137,7 @@ def principal_components(latents: Float[Tensor, "n d"], count: int | None) -> Fl
 def bandwidths_of(
     latents: Float[Tensor, "n d"], centers: Float[Tensor, "k d"], assignment: Int[Tensor, " n"], factor: float
 ) -> Float[Tensor, " k"]:
-    r"""Bandwidths :math:`\lambda_k = \frac12 (a \frac1{|C_k|} \sum_{z \in C_k} \|z - c_k\|)^{-2}`.
+    r"""Bandwidths $\lambda_k = \frac12 (a \frac1{|C_k|} \sum_{z \in C_k} \|z - c_k\|)^{-2}$.
 
     A cluster of one point, or of coinciding points, has radius zero and an infinite bandwidth; it gets the
     median radius of the others instead, so that a lone point is believed as far around as a usual one. Where
