@@ -95,7 +95,7 @@ def contestants() -> dict[str, Contestant]:
     }
     starts = (None, _graph)
     found = [_ours(name, solver, graph) for name, solver in solvers.items() for graph in starts]
-    # Many lengths, to a percent or two on learned metrics, to a hundredth on smooth ones: docs, choosing a solver.
+    # Many lengths, to a percent or two on learned metrics, to a hundredth on smooth ones: docs, many pairs.
     found.append(_ours("energy-quick", QUICK_SOLVER, _quick_graph))
     smooth = EnergySolver(num_segments=1, degree=5, num_samples=8, length_tol=1e-4, tol=1e-3)
     found.append(_ours("energy-quick", smooth, None)._replace(problems=frozenset(closed_forms())))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A curve has found the geodesic when its length is within this share of the best known.
 EXACT_TOLERANCE = 1e-4
 LEARNED_TOLERANCE = 1e-2
-# The quick settings on learned metrics: docs, choosing a solver.
+# The quick settings on learned metrics: docs/how-to/many-pairs.md.
 QUICK = {"num_nodes": 8000, "num_paths": 1, "num_trees": 400}
 QUICK_SOLVER = EnergySolver(length_tol=2e-2, tol=0.1)
 
