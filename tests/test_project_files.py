@@ -84,8 +84,16 @@ def test_commands_that_pages_name_exist(page: Path) -> None:
         assert find_spec(module) is not None, module
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_paths_that_pages_name_exist(page: Path) -> None:
+    """In code, where no link checks them."""
+    named = re.findall(r"`((?:bench|docs|geodesics|tests|vae|\.ci)/[\w./-]*)`", page.read_text("utf-8"))
+    # What nobody has measured yet has no file.
+    assert [path for path in named if not (ROOT / path).exists()] in ([], ["bench/results/gpu.json"])
+
+
 def test_the_source_archive_holds_what_a_clone_holds(tmp_path: Path) -> None:
-    """All that is needed to build, test, document and cite; what begins with a dot is for work on a clone."""
+    """All that is needed to build, test, document and cite."""
     pytest.importorskip("hatchling")
     command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -97,3 +105,4 @@ def test_the_source_archive_holds_what_a_clone_holds(tmp_path: Path) -> None:
     for page in PAGES:
         assert page.relative_to(ROOT).as_posix() in names
     assert {"geodesics/__init__.py", "vae/__init__.py", "bench/__init__.py", "tests/conftest.py"} <= names
+    assert {".ci/run", ".pre-commit-config.yaml"} <= names
