@@ -48,6 +48,8 @@ from vae.generators.plugins import RBFGenerator
 RBF = RBFConfig(num_centers=128, bandwidth_factor=1.5, xi=1e-9)
 NUM_SHOWN = 5
 COLOR = "crimson"
+# Dots per inch of the pictures: fit for print.
+DPI = 200
 
 
 @dataclass(frozen=True)
@@ -262,29 +264,41 @@ def save_pictures(scene: Scene, comparison: Comparison, rows: list[Row], out: Pa
     largest = comparison.ratio.nan_to_num(0).argsort(descending=True)[:NUM_SHOWN]
     chosen = comparison.result.curve[largest]
     shown = [rows[i] for i in largest.tolist()]
-    titles = [f"pair {r.pair}: {r.first_digit} to {r.second_digit}, ratio {r.ratio:.2f}" for r in shown]
+    titles = [
+        f"pair {r.pair}, {r.first_digit} to {r.second_digit}: the straight line is {r.ratio:.2f} times as long"
+        for r in shown
+    ]
     save_measure(scene, comparison.result.curve, chosen, [r.pair for r in shown], out / "measure.png")
     strips = plot_strips(scene.metric, scene.metric.generator, chosen, scene.data.shape, titles=titles)
-    strips.savefig(out / "strips.png", dpi=110)
+    strips.savefig(out / "strips.png", dpi=DPI)
     save_speeds(scene.metric, chosen, titles, out / "speeds.png")
 
 
 def save_measure(scene: Scene, curves: Curve, chosen: Curve, numbers: list[int], path: Path) -> None:
     """The plane with the data and all geodesics; the chosen ones thick, with straight lines and numbers."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(6.5, 6.5), layout="constrained")
-    ax = plot_measure(scene.metric, scene.latents, labels=scene.data.labels, ax=figure.subplots())
-    plot_curves(curves, ax=ax, color="black", linewidth=0.5)
+    figure = Figure(figsize=(6.5, 6.9), layout="constrained")
+    names = {digit: f"digit {digit}" if digit == 0 else str(digit) for digit in range(10)}
+    ax = plot_measure(scene.metric, scene.latents, labels=scene.data.labels, names=names, ax=figure.subplots())
+    plot_curves(curves, ax=ax, color="black", linewidth=0.5, ends=True)
     plot_curves(straight_lines(chosen), ax=ax, color=COLOR, linestyle="--", linewidth=1.0)
-    plot_curves(chosen, ax=ax, color=COLOR, linewidth=1.8)
+    plot_curves(chosen, ax=ax, color=COLOR, linewidth=1.8, ends=True)
+    ends = {"marker": "o", "markersize": 4, "markeredgecolor": "white"}
+    marks = [
+        Line2D([], [], color="black", linewidth=0.8, label=f"geodesic, {len(curves)} in all", **ends),
+        Line2D([], [], color=COLOR, label=f"the {len(chosen)} that gain most", **ends),
+        Line2D([], [], color=COLOR, linestyle="--", linewidth=1.0, label="their straight lines"),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
     # Paths share valleys: each has its number at another time, so that numbers do not meet.
     times = torch.linspace(0.25, 0.75, len(numbers), dtype=chosen.points.dtype)
     places = chosen.evaluate(times[:, None])[:, 0].tolist()
     badge = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": COLOR}
     for (x, y), number in zip(places, numbers, strict=True):
         ax.text(x, y, str(number), color=COLOR, fontsize=7, ha="center", va="center", bbox=badge)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    figure.savefig(path, dpi=DPI)
 
 
 def save_speeds(metric: PullbackMetric, chosen: Curve, titles: list[str], path: Path) -> None:
@@ -298,8 +312,8 @@ def save_speeds(metric: PullbackMetric, chosen: Curve, titles: list[str], path: 
         ax.set_title(title, fontsize=10, loc="left")
         if i + 1 < len(titles):
             ax.set_xlabel("")
-    panels[0].legend(panels[0].lines, ("geodesic", "straight"), loc="upper right")
-    figure.savefig(path, dpi=110)
+    panels[0].legend(panels[0].lines, ("geodesic", "straight line"), loc="upper right")
+    figure.savefig(path, dpi=DPI)
 
 
 if __name__ == "__main__":

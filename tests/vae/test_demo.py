@@ -11,6 +11,8 @@ from vae import demo
 
 pytest.importorskip("matplotlib")
 
+from PIL import Image
+
 # After far fewer epochs the encoder has not spread the digits yet, and the metric is of no interest.
 SMALL = ["--epochs", "100", "--pairs", "4", "--seed", "1"]
 
@@ -38,7 +40,10 @@ def test_writes_what_it_says(run):
     pictures = {"measure.png", "strips.png", "speeds.png"}
     assert names == pictures | {"table.csv", "table.json", "training_seed1_epochs100.safetensors"}
     assert all(str(out / name) in text for name in names)
-    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    for name in pictures:
+        with Image.open(out / name) as image:
+            assert image.format == "PNG"
+            assert image.info["dpi"] == pytest.approx((200, 200), rel=1e-3)  # fit for print
 
 
 def test_table_holds_every_pair_with_its_status(run):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from bench.paper.experiment import Stored
@@ -30,6 +31,8 @@ from geodesics import Curve
 TITLES = {"rbf": "standard deviation of the RBF network", "own": "the VAE's own standard deviation"}
 # Frames of a strip.
 FRAMES = 9
+# Deviations that may be marked.
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def measures(lab: Lab, model: Model, curves: dict[str, Curve]) -> dict[str, Any]:
@@ -88,7 +91,9 @@ def draw_strips(stored: Stored) -> Figure:
     """Per pair of classes: images along the geodesic and the straight line, and the deviation on both ways."""
     arrays, names = stored.arrays, stored.arrays["points"]["names"]
     rows = chosen(stored)
-    figure = Figure(figsize=(9.6, 1.85 * len(rows) + 0.3), layout="constrained")
+    met = np.concatenate([arrays["strips"][kind]["deviation"][rows] for kind in ("geodesic", "straight")])
+    limits = float(met.min() / 1.1), float(met.max() * 1.1)
+    figure = Figure(figsize=(9.6, 2.0 * len(rows)), layout="constrained")
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, row in zip(parts, rows, strict=True):
         grid = part.add_gridspec(2, 2, width_ratios=(2.6, 1))
@@ -100,17 +105,23 @@ def draw_strips(stored: Stored) -> Figure:
             ax.set_ylabel(f"{text}\nlength {length:.3g}", rotation=0, ha="right", va="center", fontsize=9)
         first, last = arrays["ends"][row]
         part.suptitle(f"{names[first]} to {names[last]}", fontsize=10, x=0.02, ha="left")
-        draw_deviations(part.add_subplot(grid[:, 1]), arrays["strips"], row, part is parts[-1])
-    parts[0].axes[2].legend(fontsize=8, frameon=False)
+        ax = part.add_subplot(grid[:, 1])
+        draw_deviations(ax, arrays["strips"], row)
+        ax.set(ylim=limits, yticks=[tick for tick in TICKS if limits[0] < tick < limits[1]])
+        ax.set_xlabel("share of the way in the latent plane", fontsize=9)
+    parts[0].axes[2].legend(fontsize=8, frameon=False, loc="upper left")
     return figure
 
 
-def draw_deviations(ax: Axes, strips_: dict[str, Any], row: int, is_last: bool) -> None:
+def draw_deviations(ax: Axes, strips_: dict[str, Any], row: int) -> None:
     """The deviation of one pair's geodesic and straight line over the share of the latent way."""
     for kind, style, label in (("geodesic", "-", "geodesic"), ("straight", "--", "straight line")):
         way = np.linalg.norm(np.diff(strips_[kind]["curves"][row], axis=0), axis=1)
         share = np.concatenate([[0], way.cumsum()]) / way.sum()
         ax.plot(share, strips_[kind]["deviation"][row], style, color=GEODESIC, linewidth=1.2, label=label)
-    ax.set(xlim=(0, 1), ylabel=r"$\sigma$ on the way", xlabel="share of the latent way" if is_last else "")
     ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set(xlim=(0, 1))
+    ax.set_ylabel(r"$\sigma$ on the way", fontsize=9)
     ax.tick_params(labelsize=8)
