@@ -10,8 +10,9 @@ from torch import Tensor
 
 from geodesics import Curve, EnergySolver, GeodesicResult, Metric, geodesic
 
-# Steps and meshes of the continuation: it may take a hundred times as long as the solve.
-_STEPS, _BURSTS = 60, 6
+# Newton steps per burst and bursts of the continuation's stages; the second is for what is still open after the first.
+_STAGES = ((24, 1), (40, 3))
+_NUDGED = (40, 1)
 # A fall by more than so many times the estimate is far out.
 FAR = 3.0
 # A curve that is no minimum is continued from both sides of itself, moved by this share of its latent length.
@@ -69,36 +70,52 @@ def continued(metric: Metric, result: GeodesicResult) -> Continued:
     for i in checked.nonzero()[:, 0].tolist():
         segments[i] = own_segments(curves[i])
         curves[i] = coarsened(curves[i], int(segments[i]))
+    allowed = result.length_error + _RESOLUTION * result.length
     length = result.length.clone()
     for count in segments[checked].unique().tolist():
-        rows = (checked & (segments == count)).nonzero()[:, 0].tolist()
-        for i, (curve, reached) in zip(rows, _continue(metric, [curves[i] for i in rows]), strict=True):
-            if reached < length[i]:
-                curves[i], length[i] = curve, reached
+        rows = (checked & (segments == count)).nonzero()[:, 0]
+        found, reached = _continue(metric, [curves[i] for i in rows.tolist()], length[rows], FAR * allowed[rows])
+        length[rows] = reached
+        for i, curve in zip(rows.tolist(), found, strict=True):
+            curves[i] = curve
     fall = result.length - length
-    allowed = result.length_error + _RESOLUTION * result.length
-    holds, far = checked & (fall <= allowed), checked & (fall > FAR * allowed)
-    return Continued(curves, length, segments, checked, holds, far)
+    return Continued(curves, length, segments, checked, checked & (fall <= allowed), checked & (fall > FAR * allowed))
 
 
-def _continue(metric: Metric, curves: list[Curve]) -> list[tuple[Curve, Tensor]]:
-    """The best that each of some curves on one mesh becomes on twice as many elements."""
-    points = torch.cat([curve.points for curve in curves])
-    degree, count = curves[0].degree, 2 * curves[0].num_segments
-    best = _descend(metric, points, degree, count)
-    flat = (~best.minimum & best.length.isfinite()).nonzero()[:, 0]
-    found = [(best.curve[i : i + 1], best.length[i]) for i in range(len(points))]
-    if flat.numel():
+def _continue(metric: Metric, curves: list[Curve], lengths: Tensor, enough: Tensor) -> tuple[list[Curve], Tensor]:
+    """The best that each of some curves on one mesh becomes on twice as many elements, and its length.
+
+    Args:
+        metric: the Riemannian metric.
+        curves: single curves of equally many elements.
+        lengths: theirs ``(R,)``.
+        enough: falls beyond which nothing more is to be learned ``(R,)``.
+    """
+    best, reached, degree, count = list(curves), lengths.clone(), curves[0].degree, 2 * curves[0].num_segments
+    done, minimum = torch.zeros_like(lengths, dtype=torch.bool), torch.zeros_like(lengths, dtype=torch.bool)
+
+    def attempt(rows: Tensor, points: Tensor, steps: int, bursts: int) -> GeodesicResult:
+        result = _descend(metric, points, degree, count, steps, bursts)
+        for k, i in enumerate(rows.tolist()):
+            if result.length[k] < reached[i]:
+                best[i], reached[i] = result.curve[k : k + 1], result.length[k]
+        return result
+
+    for steps, bursts in _STAGES:
+        rows = (~done & (lengths - reached <= enough)).nonzero()[:, 0]
+        if rows.numel():
+            finest = [best[i].with_segments(count) for i in rows.tolist()]
+            result = attempt(rows, torch.cat([curve.points for curve in finest]), steps, bursts)
+            done[rows], minimum[rows] = result.converged, result.minimum
+    rows = (~minimum & (lengths - reached <= enough)).nonzero()[:, 0]
+    if rows.numel():
+        points = torch.cat([best[i].with_segments(count).points for i in rows.tolist()])
         for sign in (-1, 1):
-            start = best.curve.points[flat]
-            nudged = _descend(metric, start + sign * _nudges(start), best.curve.degree, best.curve.num_segments)
-            for k, i in enumerate(flat.tolist()):
-                if nudged.length[k] < found[i][1]:
-                    found[i] = nudged.curve[k : k + 1], nudged.length[k]
-    return found
+            attempt(rows, points + sign * _nudges(points), *_NUDGED)
+    return best, reached
 
 
-def _descend(metric: Metric, points: Tensor, degree: int, count: int) -> GeodesicResult:
+def _descend(metric: Metric, points: Tensor, degree: int, count: int, steps: int, bursts: int) -> GeodesicResult:
     # What is asked of the length decides when a curve counts as settled: here nothing is to count.
     solver = EnergySolver(
         num_segments=count,
@@ -106,8 +123,8 @@ def _descend(metric: Metric, points: Tensor, degree: int, count: int) -> Geodesi
         degree=degree,
         num_samples=2 * degree,
         length_tol=1e-8,
-        max_iter=_STEPS,
-        max_meshes=_BURSTS * max(1, count // 64),
+        max_iter=steps,
+        max_meshes=bursts * max(1, count // 64),
     )
     start = Prepared(Curve(points, None, degree))
     with warnings.catch_warnings():
