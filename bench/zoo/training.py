@@ -48,9 +48,7 @@ def train(recipe: Recipe, root: Path | None, folder: Path = FOLDER) -> str:
 
 
 def _variational(recipe: Recipe, x: Tensor) -> VAE:
-    training = TrainingConfig(
-        recipe.epochs, learning_rate=recipe.learning_rate, noise=recipe.noise, seed=recipe.seed
-    )
+    training = TrainingConfig(recipe.epochs, learning_rate=recipe.learning_rate, noise=recipe.noise, seed=recipe.seed)
     return train_vae(x, _config(recipe, x), training, progress=False).vae
 
 
