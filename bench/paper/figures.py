@@ -45,10 +45,10 @@ def class_marks(names: Sequence[str]) -> list[Artist]:
     ]
 
 
-def curve_marks(straight: bool = True) -> list[Artist]:
-    """Entries of a legend for geodesics with their ends, and for straight lines."""
+def curve_marks(straight: bool = True, label: str = "geodesic") -> list[Artist]:
+    """Entries of a legend for curves with their ends, and for straight lines."""
     ends = {"marker": "o", "markersize": 5, "markeredgecolor": "white"}
-    marks: list[Artist] = [Line2D([], [], color=GEODESIC, label="geodesic", **ends)]
+    marks: list[Artist] = [Line2D([], [], color=GEODESIC, label=label, **ends)]
     if straight:
         marks.append(Line2D([], [], color=GEODESIC, linestyle="--", linewidth=1, label="straight line"))
     return marks

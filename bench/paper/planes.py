@@ -83,10 +83,22 @@ def sampled(curves: Curve, count: int = SAMPLES) -> Tensor:
     return curves.evaluate(torch.linspace(0, 1, count, dtype=curves.points.dtype))
 
 
-def plane_panels(rows: int, columns: int, extent: Sequence[float], width: float) -> tuple[Figure, list[Axes]]:
-    """Panels for planes of this extent, in equal units, with labels at the outer ones; width of one in inches."""
+def plane_panels(
+    rows: int, columns: int, extent: Sequence[float], width: float, lines: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """Panels for planes of this extent, in equal units, with labels at the outer ones and room for a legend below.
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        extent: left, right, bottom, top.
+        width: of one panel in inches.
+        lines: of each title.
+    """
     left, right, bottom, top = (float(v) for v in extent)
-    figure, axes = panels(rows, columns, width, width * (top - bottom) / (right - left) + 0.35)
+    figure, axes = panels(rows, columns, width, width * (top - bottom) / (right - left) + 0.15 + 0.2 * lines)
+    if rows == 1:
+        figure.set_figheight(figure.get_figheight() + 0.3)
     for i, ax in enumerate(axes):
         ax.set_xlabel("$z_1$" if i >= (rows - 1) * columns else "")
         ax.set_ylabel("$z_2$" if i % columns == 0 else "")

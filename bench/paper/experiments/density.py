@@ -212,7 +212,7 @@ def draw(stored: Stored) -> dict[str, Figure]:
 def draw_densities(stored: Stored) -> Figure:
     """Both log densities in one range of colors."""
     fields, points = stored.arrays["fields"], stored.arrays["points"]
-    figure, axes = plane_panels(1, 2, fields["land"]["extent"], 4.4)
+    figure, axes = plane_panels(1, 2, fields["land"]["extent"], 4.4, lines=2)
     for ax, (name, title) in zip(axes, TITLES.items(), strict=True):
         image = show_plane(ax, fields[name], (LOWEST, 0.0))
         show_points(ax, points)

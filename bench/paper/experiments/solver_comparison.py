@@ -146,14 +146,14 @@ def draw(stored: Stored) -> dict[str, Figure]:
     """The first pairs' curves by the published solver and by the library's."""
     arrays, table = stored.arrays, stored.numbers["solvers"]
     range_ = tuple(arrays["plane"]["range"].tolist())
-    figure, axes = plane_panels(1, 2, arrays["plane"]["extent"], 4.4)
+    figure, axes = plane_panels(1, 2, arrays["plane"]["extent"], 4.4, lines=2)
     for ax, (name, title) in zip(axes, TITLES.items(), strict=True):
         image = show_plane(ax, arrays["plane"], range_)
         show_points(ax, arrays["points"])
         show_curves(ax, arrays["curves"][name][:DRAWN], straight=False)
         ax.set_title(f"{title}\nmedian excess length {table[name]['excess_median']['value']:.0%}", fontsize=10)
     show_color_bar(figure, image, axes, MEASURE)
-    legend_below(figure, [*class_marks(arrays["points"]["names"]), *curve_marks(straight=False)])
+    legend_below(figure, [*class_marks(arrays["points"]["names"]), *curve_marks(straight=False, label="curve found")])
     return {"solver-comparison.png": figure}
 
 
