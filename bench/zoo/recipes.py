@@ -182,7 +182,7 @@ RECIPES: tuple[Recipe, ...] = (
         3,
         Kind.RBF,
         Activation.SILU,
-        ConvolutionalArchitecture((1, 14, 14), (8, 16), 32),
+        ConvolutionalArchitecture((1, 14, 14), (4, 8), 24),
         RBFConfig(64, 1.5, 1e-6),
         epochs=150,
         noise=0.05,
