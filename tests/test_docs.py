@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 SITE = sorted(ROOT.glob("docs/**/*.md"))
 PAGES = [page for page in (README, ROOT / "CONTRIBUTING.md", *SITE) if page.exists()]
-GROUPS = ("start", "how-to", "reference")
+GROUPS = ("start", "how-to", "explanation", "reference")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.DOTALL | re.M)
 OUTPUT = 'text title="Output"'
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\((?P<target>[^)\s]+)\)|<img src=\"(?P<image>[^\"]+)\"")
