@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import matplotlib.colors
 import numpy as np
 import torch
 from matplotlib.artist import Artist
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 # Dots per inch of every file.
@@ -84,10 +86,23 @@ def write_png(figure: Figure, path: Path) -> None:
     content = b""
     for colors in COLORS:
         packed = io.BytesIO()
-        image.quantize(colors, dither=Image.Dither.NONE).save(packed, format="png", optimize=True, dpi=(DPI, DPI))
+        _quantized(image, colors).save(packed, format="png", optimize=True, dpi=(DPI, DPI))
         content = packed.getvalue()
         if len(content) <= LIMIT:
             break
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content)
     partial.replace(path)
+
+
+def _quantized(image: Image.Image, colors: int) -> Image.Image:
+    """An image of few colors, those of classes and curves among them: small dots would lose theirs to a large field."""
+    named = [*(class_color(k) for k in range(10)), matplotlib.colors.to_rgb(GEODESIC), (0, 0, 0), (1, 1, 1)]
+    common = image.quantize(colors - len(named), dither=Image.Dither.NONE).getpalette() or []
+    palette = np.array([round(255 * value) for color in named for value in color] + common, np.uint8).reshape(-1, 3)
+    # Every color becomes the nearest of the palette; Pillow's own search is coarse, and white would turn gray.
+    drawn, places = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_inverse=True)
+    nearest = cKDTree(palette.astype(float)).query(drawn.astype(float))[1].astype(np.uint8)
+    found = Image.fromarray(nearest[places].reshape(image.height, image.width), mode="P")
+    found.putpalette(palette.ravel().tolist())
+    return found

@@ -41,7 +41,7 @@ from bench.paper.experiments.graph_spline import (
     spline,
 )
 from bench.paper.experiments.interpolation_figures import chosen
-from bench.paper.figures import DPI, LIMIT
+from bench.paper.figures import COLORS, DPI, LIMIT, class_color, write_png
 from bench.paper.lab import Lab, Model
 from bench.paper.paths import frames_at_equal_latent_steps, largest_deviation
 from bench.paper.run import described, jsonable, run_experiments, stored, write_json
@@ -134,6 +134,20 @@ def test_figures_are_drawn_again_from_files_alone(output: Path, tmp_path: Path, 
 def test_there_must_be_something_to_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--draw", "--output", str(tmp_path)]) == 2
     assert "must hold results to draw" in capsys.readouterr().err
+
+
+def test_small_dots_keep_their_colors(tmp_path: Path) -> None:
+    """A dot of each class on a field of all grays: few colors in all, and these among them."""
+    figure = Figure(figsize=(2, 2))
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.imshow(np.linspace(0, 1, 4096).reshape(64, 64), cmap="bone", aspect="auto", extent=(0, 1, 0, 1))
+    for k in range(10):
+        ax.plot(0.05 + 0.1 * k, 0.5, "s", color=class_color(k), markersize=2, markeredgewidth=0)
+    write_png(figure, tmp_path / "dots.png")
+    with Image.open(tmp_path / "dots.png") as image:
+        drawn = {color for _, color in image.convert("RGB").getcolors(1 << 16)}
+    assert len(drawn) <= COLORS[0]
+    assert drawn >= {tuple(round(255 * value) for value in class_color(k)) for k in range(10)}
 
 
 def test_arrays_come_back_from_their_file(tmp_path: Path) -> None:

@@ -253,8 +253,10 @@ def magnify(ax: Axes, walk: np.ndarray, arrays: Mapping[str, Any]) -> None:
     draw_walk(inset, walk)
     x, y = middle
     inset.set(xlim=(x - half, x + half), ylim=(y - half, y + half), xticks=[], yticks=[])
-    inset.set_title(f"enlarged {(right - left) * 0.4 / (2 * half):.0f} times", fontsize=8, pad=2)
-    ax.indicate_inset_zoom(inset, edgecolor="black")
+    text = f"enlarged {(right - left) * 0.4 / (2 * half):.0f} times"
+    badge = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    inset.text(0.5, 0.05, text, transform=inset.transAxes, fontsize=8, ha="center", bbox=badge)
+    ax.indicate_inset_zoom(inset, edgecolor="0.5", alpha=1.0)
 
 
 EXPERIMENT = Experiment(
