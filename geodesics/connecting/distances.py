@@ -1,15 +1,18 @@
 """Riemannian distances, pair by pair and all pairs."""
 
 import warnings
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from geodesics.batches.arguments import check_count, check_points
-from geodesics.connecting.geodesic import Solver, geodesic, solve_pairs
+from geodesics.connecting.geodesic import Solver, solve_pairs, unresolved
 from geodesics.curves.initial import InitialCurves
 from geodesics.metrics.metric import Metric
-from geodesics.solvers.solution import Status
+
+# What is said of the pairs without a distance.
+_LOST = "{} of {} geodesics failed or are not resolved; their distances are NaN"
 
 
 def distance(
@@ -23,6 +26,9 @@ def distance(
 ) -> Tensor:
     """Lengths of the geodesics between pairs of points; for error estimates and statuses call `geodesic`.
 
+    A length counts where it is resolved: its error estimate is at most ``length_tol`` of the solver times the length,
+    whatever else stopped the solver. ``distance(..., solver=EnergySolver(length_tol=0.05))`` asks for less.
+
     Args:
         metric: the Riemannian metric.
         z0: starts ``(B, d)``.
@@ -32,13 +38,42 @@ def distance(
         chunk_size: as in `geodesic`.
 
     Returns:
-        ``(B,)``, in the metric's unit; NaN where a problem failed.
+        ``(B,)``, in the metric's unit; NaN where a problem failed or its length is not resolved, with one warning that
+        counts these.
 
     Raises:
         ValueError: on ends that do not fit, as `geodesic`.
         TypeError: as `geodesic`.
     """
-    return geodesic(metric, z0, z1, solver=solver, initial=initial, chunk_size=chunk_size).length
+    result = solve_pairs(metric, z0, z1, solver, initial, chunk_size)
+    lost = unresolved(result, solver)
+    if count := int(lost.sum()):
+        warnings.warn(_LOST.format(count, len(z0)), stacklevel=2)
+    return result.length.masked_fill(lost, torch.nan)
+
+
+@overload
+def distance_matrix(
+    metric: Metric,
+    z: Tensor,
+    *,
+    solver: Solver | None = None,
+    initial: InitialCurves | None = None,
+    chunk_size: int = 1024,
+    return_status: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def distance_matrix(
+    metric: Metric,
+    z: Tensor,
+    *,
+    solver: Solver | None = None,
+    initial: InitialCurves | None = None,
+    chunk_size: int = 1024,
+    return_status: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 
 
 def distance_matrix(
@@ -48,7 +83,8 @@ def distance_matrix(
     solver: Solver | None = None,
     initial: InitialCurves | None = None,
     chunk_size: int = 1024,
-) -> Tensor:
+    return_status: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """All pairwise distances of n points.
 
     Every pair i < j is solved once, ``chunk_size`` at a time: memory beyond the result is that of one chunk.
@@ -59,9 +95,11 @@ def distance_matrix(
         solver: as in `geodesic`.
         initial: as in `geodesic`.
         chunk_size: pairs solved at a time.
+        return_status: also return how each pair ended.
 
     Returns:
-        Symmetric ``(n, n)`` with a zero diagonal; NaN where a problem failed.
+        Symmetric ``(n, n)`` with a zero diagonal; NaN where a problem failed or its length is not resolved, as in
+        `distance`. With ``return_status`` also the `Status` codes, integers ``(n, n)``, CONVERGED on the diagonal.
 
     Raises:
         ValueError: on points that do not fit, as `geodesic`, or chunk_size < 1.
@@ -72,11 +110,14 @@ def distance_matrix(
     n = len(z)
     i, j = torch.triu_indices(n, n, offset=1, device=z.device)
     matrix = z.new_zeros(n, n)
-    failed = torch.zeros((), dtype=torch.long, device=z.device)
+    status = torch.full((n, n), 0, dtype=torch.long, device=z.device)  # CONVERGED
+    count = torch.zeros((), dtype=torch.long, device=z.device)
     for rows, columns in zip(i.split(chunk_size), j.split(chunk_size), strict=True):
         result = solve_pairs(metric, z[rows], z[columns], solver, initial, None)
-        matrix[rows, columns] = result.length
-        failed += (result.status >= Status.FAILED).sum()
-    if int(failed):
-        warnings.warn(f"{int(failed)} of {len(i)} geodesics failed; their distances are NaN", stacklevel=2)
-    return matrix + matrix.mT
+        lost = unresolved(result, solver)
+        matrix[rows, columns], status[rows, columns] = result.length.masked_fill(lost, torch.nan), result.status
+        count += lost.sum()
+    if int(count):
+        warnings.warn(_LOST.format(int(count), len(i)), stacklevel=2)
+    matrix, status = matrix + matrix.mT, status + status.mT
+    return (matrix, status) if return_status else matrix

@@ -9,6 +9,7 @@ from torch import Tensor
 from geodesics.batches.arguments import check_callable, check_count, check_ends, check_metric, check_solver
 from geodesics.curves.curve import Curve
 from geodesics.curves.initial import InitialCurves, Straight
+from geodesics.metrics.chords import CHORD_VALUES, Embedded, is_rounding, is_too_short, step_size, underflows
 from geodesics.metrics.metric import Metric
 from geodesics.solvers.energy import EnergySolver
 from geodesics.solvers.solution import GeodesicResult, Status
@@ -16,10 +17,22 @@ from geodesics.solvers.solution import GeodesicResult, Status
 
 @runtime_checkable
 class Solver(Protocol):
-    """An algorithm for connecting geodesics, with its options."""
+    """An algorithm for connecting geodesics, with its options.
+
+    Its attribute ``length_tol``, where it has one, is the tolerance on the length error estimate, relative to the
+    length, above which `distance` and the statistics do not use a length; without it that of `EnergySolver` holds.
+    """
 
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Solve B problems from S initial curves each; all ends are finite and distinct."""
+
+
+@runtime_checkable
+class _Tolerant(Protocol):
+    """A solver with a tolerance on lengths."""
+
+    @property
+    def length_tol(self) -> float: ...
 
 
 def geodesic(
@@ -87,7 +100,7 @@ def solve_pairs(
         parts = []
         for part in rows.split(chunk_size or len(rows)):
             starts = _starts(initial, z0[part], z1[part])
-            parts.append(solver.solve(metric, starts))
+            parts.append(_checked(metric, z0[part], z1[part], solver.solve(metric, starts)))
     return _combine(parts, rows, z0, z1, finite)
 
 
@@ -98,6 +111,38 @@ def _starts(initial: InitialCurves, z0: Tensor, z1: Tensor) -> list[Curve]:
         got = [type(curve).__name__ for curve in curves or ()]
         raise ValueError(f"initial must give one or more Curve objects; got {got or curves}")
     return [_pinned(curve, z0, z1) for curve in curves]
+
+
+def unresolved(result: GeodesicResult, solver: Solver | None) -> Tensor:
+    """Whose lengths must not be used: the error is above the solver's tolerance, or not known, ``(B,)``."""
+    tolerance = solver.length_tol if isinstance(solver, _Tolerant) else EnergySolver().length_tol
+    return ~result.resolved(tolerance)
+
+
+def _checked(metric: Metric, z0: Tensor, z1: Tensor, result: GeodesicResult) -> GeodesicResult:
+    """A solver's answer, FAILED where its length cannot be right.
+
+    That is where it is below the chord in the output space, and where the metric is zero in every direction. A length
+    of zero along an axis that the generator does not use is right: nothing is shorter.
+    """
+    length, error, status = (field.clone() for field in (result.length, result.length_error, result.status))
+    failed = is_too_short(metric, z0, z1, length, error)
+    # An error of the length's own size: perhaps there is nothing but rounding.
+    doubtful = (status < Status.FAILED) & (underflows(length) | ~(error < length))
+    rows = doubtful.nonzero()[:, 0]
+    if rows.numel():
+        size = step_size(metric, z0[rows], z1[rows])
+        dead, zero = underflows(size), is_rounding(length[rows], size)
+        failed[rows] |= dead
+        rows = rows[zero & ~dead]
+        length[rows], error[rows], status[rows] = 0.0, 0.0, int(Status.SETTLED)
+    return result._replace(
+        length=length,
+        length_error=error,
+        energy=length.square() / 2,
+        status=torch.where(failed & (status < Status.FAILED), int(Status.FAILED), status),
+        values=result.values + (CHORD_VALUES if isinstance(metric, Embedded) else 0),
+    )
 
 
 def _pinned(curve: Curve, z0: Tensor, z1: Tensor) -> Curve:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geodesics.connecting.geodesic import Solver, solve_pairs
+from geodesics.connecting.geodesic import Solver, solve_pairs, unresolved
 from geodesics.connecting.logarithm import initial_velocity
 from geodesics.curves.curve import Curve
 from geodesics.curves.initial import InitialCurves
@@ -25,7 +25,7 @@ _VERTICES = 129
 
 
 class Logarithms(NamedTuple):
-    """Logarithms of R pairs of points; NaN where the geodesic failed.
+    """Logarithms of R pairs of points; NaN where the geodesic failed or its length is not resolved.
 
     Attributes:
         vectors: initial velocities at z0, as long in the metric as the geodesic, ``(R, d)``.
@@ -90,11 +90,14 @@ class MovingEnds:
     ) -> None:
         result = solve_pairs(self._metric, z0, z1, self._solver, initial, self._chunk_size)
         self.solved += len(rows)
+        # A pair without a length starts afresh next time.
+        length = result.length.masked_fill(unresolved(result, self._solver), torch.nan)
         self._paths[pairs] = _vertices(result)
-        self._lengths[pairs] = result.length
-        into.vectors[rows] = initial_velocity(self._metric, result.curve, result.length)
-        into.lengths[rows] = result.length
-        into.errors[rows] = result.length_error
+        self._lengths[pairs] = length
+        velocity = initial_velocity(self._metric, result.curve, length)
+        into.vectors[rows] = velocity.masked_fill(length.isnan()[:, None], torch.nan)
+        into.lengths[rows] = length
+        into.errors[rows] = torch.where(length.isnan(), length, result.length_error)
 
 
 class _Remembered:

@@ -1,5 +1,6 @@
 """Maximum likelihood for mixtures of locally adaptive normal distributions, by expectation maximization."""
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -169,6 +170,12 @@ def fit_land(
         land = _answer(climb.state, metric, solver, initial, chunk_size)
     joint = climb.state.joint()
     value, r = mean_log_likelihood(joint, log_volume), torch.softmax(joint, dim=0).T
+    lost = int((wanted & climb.state.data_logarithms.isnan().any(2)).sum() + land.failed_nodes.sum())
+    if lost:
+        total = int(wanted.sum()) + climb.state.node_logarithms[..., 0].numel()
+        warnings.warn(
+            f"{lost} of {total} geodesics from the means failed or are not resolved; they do not count", stacklevel=2
+        )
     # A component that has lost its weight or its nodes is at rest, but nowhere.
     alive = bool(((land.weights > 0) & land.errors.isfinite()).all())
     return LandFit(land, value, r, climb.iterations, climb.converged and alive, source.solved)

@@ -76,6 +76,21 @@ class PullbackMetric:
         parts = zip(z.split(chunk), v.split(chunk), strict=True)
         return torch.cat([push(generator, *part).norm(dim=-1) for part in parts])
 
+    def chord(
+        self, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """``||F(z1) - F(z0)||``, which no curve between the points is shorter than, and ``||F(z0)|| + ||F(z1)||``.
+
+        The second is what the first is rounded by. Two values per pair, and no derivative.
+        """
+        chunk = rows_in_memory(z0, 2 * self.generator(z0[:1]).shape[-1])
+        chords, sizes = [], []
+        for start, end in zip(z0.split(chunk), z1.split(chunk), strict=True):
+            F, G = self.generator(torch.cat([start, end])).chunk(2)
+            chords.append((G - F).norm(dim=-1))
+            sizes.append(F.norm(dim=-1) + G.norm(dim=-1))
+        return torch.cat(chords), torch.cat(sizes)
+
     def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """``-M^{-1} J^T F''[v, v]``; see `geodesics.metrics.connection.pullback_acceleration`."""
         return pullback_acceleration(self.generator, z, v)

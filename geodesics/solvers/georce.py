@@ -106,12 +106,14 @@ def _direction(state: DescentState) -> Tensor:
     """From the points to those of the new controls; NaN where some G_t is not positive definite."""
     controls: _Controls = state.at.extra  # type: ignore[assignment]
     L, info = torch.linalg.cholesky_ex(controls.tensor)
-    inverse = torch.cholesky_inverse(L)
+    usable = (info == 0).all(1)[:, None, None]
+    # One factor with a zero on its diagonal raises for all.
+    unit = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
+    inverse = torch.cholesky_inverse(torch.where(usable[..., None], L, unit))
     later = controls.pull.flip(1).cumsum(1).flip(1) - controls.pull
     chord = state.points[:, -1] - state.points[:, 0]
     load = 2 * chord + torch.einsum("rtij,rtj->ri", inverse, later)
     mu = later - torch.linalg.solve_ex(inverse.sum(1), load)[0][:, None]
     u = -torch.einsum("rtij,rtj->rti", inverse, mu) / 2
     direction = (u - state.points.diff(dim=1)).cumsum(1)
-    usable = (info == 0).all(1)[:, None, None]
     return fixed_ends(torch.where(usable, direction[:, :-1], torch.nan))

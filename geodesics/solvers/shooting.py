@@ -28,6 +28,11 @@ class ShootingSolver:
     shooting: ShootingOptions = field(default_factory=ShootingOptions)
     warm_start: EnergySolver = field(default_factory=EnergySolver)
 
+    @property
+    def length_tol(self) -> float:
+        """Tolerance on the length error estimate, relative to the length: that of the warm start."""
+        return self.warm_start.length_tol
+
     def solve(self, metric: Metric, starts: list[Curve]) -> GeodesicResult:
         """Minimize from all starts, then shoot from the winners.
 

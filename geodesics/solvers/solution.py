@@ -11,7 +11,13 @@ from geodesics.curves.curve import Curve
 
 
 class Status(IntEnum):
-    """How a problem ended; `describe` puts it into words."""
+    """How a problem ended; `describe` puts it into words.
+
+    The length of a CONVERGED or SETTLED problem is resolved: its error estimate is within the solver's ``length_tol``.
+    That of an UNRESOLVED, FAILED or INVALID one is not. The others have a curve that could be shorter, and their length
+    is resolved if its error estimate says so. `distance` and all that is built on distances use resolved lengths alone,
+    see `GeodesicResult.resolved`.
+    """
 
     CONVERGED = 0
     SETTLED = 1
@@ -30,7 +36,10 @@ _SENTENCES = {
     Status.STALLED: "no step decreases the energy although the gradient is above its tolerance",
     Status.NOT_MINIMUM: "stationary, but a conjugate point lies inside: some nearby curve is shorter",
     Status.UNRESOLVED: "stationary, but the length error estimate is above its tolerance: more segments are needed",
-    Status.FAILED: "the metric was not finite, or not positive definite, along every curve tried",
+    Status.FAILED: (
+        "the metric was not finite or not positive definite along every curve tried, "
+        "or the length is below the distance of the ends' outputs"
+    ),
     Status.INVALID: "an end point is not finite",
 }
 
@@ -45,7 +54,8 @@ class GeodesicResult(NamedTuple):
 
     Attributes:
         curve: the curves found, at nearly constant Riemannian speed, from z0 at t = 0 to z1 at t = 1; NaN where
-            FAILED or INVALID.
+            FAILED or INVALID. A length below ``||F(z1) - F(z0)||``, the chord in the output space of a pullback
+            metric, is FAILED too: no curve is so short, and the decoder has dropped its derivatives.
         length: certified Riemannian length of ``curve``, by a quadrature independent of the solver's own, ``(B,)``.
         length_error: estimate of ``|length - d|``, d the length of the exact geodesic near the curve: quadrature error
             plus the distance between the certified length and the solver's own discrete one, ``(B,)``.
@@ -57,7 +67,7 @@ class GeodesicResult(NamedTuple):
         minimum: whether the discrete energy's exact Hessian was positive definite: a strict local minimum, ``(B,)``.
         iterations: steps taken, all starts and meshes together, ``(B,)``.
         jacobians: points at which the generator's value and first or second derivatives were computed, ``(B,)``.
-        values: further points at which only its value was computed, ``(B,)``.
+        values: further points at which only its value was computed, the two of the chord among them, ``(B,)``.
         starts: index of the initial curve that most of the answer comes from, ``(B,)``.
     """
 
@@ -77,6 +87,13 @@ class GeodesicResult(NamedTuple):
     def converged(self) -> Bool[Tensor, " b"]:
         """Whether the status is CONVERGED, ``(B,)``."""
         return self.status == Status.CONVERGED
+
+    def resolved(self, length_tol: float) -> Bool[Tensor, " b"]:
+        """Whether the length is known: ``length_error`` is at most ``length_tol`` times the length, ``(B,)``.
+
+        With the solver's own ``length_tol``, whether `distance` uses it.
+        """
+        return self.length_error <= length_tol * self.length
 
     def summary(self) -> str:
         """Counts of the statuses, in words, for people."""

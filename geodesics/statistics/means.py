@@ -1,5 +1,6 @@
 """Fréchet means: the points with the least mean squared distance to weighted data."""
 
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -70,8 +71,9 @@ def frechet_mean(
     Minimizes ``V(m) = sum_i w_i d(m, z_i)^2 / sum_i w_i`` by gradient descent on the manifold,
     ``m <- exp_m(s g)`` with ``g = sum_i w_i log_m(z_i) / sum_i w_i = -grad V / 2`` (Pennec 2006, "Intrinsic Statistics
     on Riemannian Manifolds"), s = 1 at first and halved, mean by mean, where V does not fall. On a curved space V may
-    have several local minima; the start decides. A point whose geodesic fails counts neither in g nor in a comparison
-    of two variances, and is counted in ``failed``.
+    have several local minima; the start decides. A point whose geodesic fails, or whose distance is not resolved (see
+    `distance`), counts neither in g nor in a comparison of two variances; it is counted in ``failed``, and one warning
+    counts all of them.
 
     Args:
         metric: the Riemannian metric.
@@ -108,7 +110,13 @@ def frechet_mean(
     check_shape("start", start, "(K, d)", (len(weights), z.shape[1]))
     ends = MovingEnds(metric, weights.numel(), z, solver, initial, chunk_size)
     with torch.no_grad():
-        return descend(metric, z, weights.to(z), start.to(z), ends, tol, max_iter)
+        means = descend(metric, z, weights.to(z), start.to(z), ends, tol, max_iter)
+    if lost := int(means.failed.sum()):
+        pairs = int((weights > 0).sum())
+        warnings.warn(
+            f"{lost} of {pairs} geodesics from the means failed or are not resolved; they do not count", stacklevel=2
+        )
+    return means
 
 
 def central_points(z: Float[Tensor, "n d"], weights: Float[Tensor, "k n"]) -> Float[Tensor, "k d"]:
