@@ -190,8 +190,12 @@ def draw(stored: Stored) -> dict[str, Figure]:
         pair["euclidean"].set_xlabel("$z_1$")
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "frameon": False}
         marks = class_marks(arrays["names"])
-        pair["euclidean"].legend(handles=marks, ncols=3, fontsize=7, handletextpad=0, columnspacing=0.6, **below)
+        legend = pair["euclidean"].legend(
+            handles=marks, ncols=3, fontsize=7, handletextpad=0, columnspacing=0.6, **below
+        )
+        legend.set_in_layout(False)  # it is wider than its panel, which would shrink
         show_color_bar(figure, image, list(pair.values()), MEASURE if column == count - 1 else "")
+    figure.set_layout_engine("constrained", rect=(0, 0.04, 1, 0.96))  # room for the legends
     return {"clustering.png": figure}
 
 

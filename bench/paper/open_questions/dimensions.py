@@ -167,7 +167,7 @@ def draw_selection(stored: Stored) -> Figure:
         ax.axhline(lowest, color="0.8", linewidth=0.8)
         ax.set_title(f"d = {d}, chosen K = {chosen['K']}, a = {chosen['a']:g}", fontsize=9)
         ax.set_xlabel(r"rise of $\log\,\sigma$ off the data")
-    axes[0].set_ylabel("held-out log-likelihood, nats per image")
+    axes[0].set_ylabel("held-out log-likelihood\nin nats per image")
     marks = [axes[-1].scatter([], [], s=30, color=color[a], label=f"a = {a:g}") for a in factors]
     marks += [axes[-1].scatter([], [], s=size[k], color="0.5", label=f"K = {k}") for k in counts]
     marks.append(axes[-1].scatter([], [], s=30, color="0.5", marker="x", label="not admitted"))
