@@ -96,9 +96,9 @@ def plane_panels(
         lines: of each title.
     """
     left, right, bottom, top = (float(v) for v in extent)
-    figure, axes = panels(rows, columns, width, width * (top - bottom) / (right - left) + 0.15 + 0.2 * lines)
-    if rows == 1:
-        figure.set_figheight(figure.get_figheight() + 0.3)
+    inner = width - 0.75  # without tick labels and a share of the color bar
+    figure, axes = panels(rows, columns, width, inner * (top - bottom) / (right - left) + 0.35 + 0.2 * lines)
+    figure.set_figheight(figure.get_figheight() + 0.5)  # labels of the last row, and the legend
     for i, ax in enumerate(axes):
         ax.set_xlabel("$z_1$" if i >= (rows - 1) * columns else "")
         ax.set_ylabel("$z_2$" if i % columns == 0 else "")
