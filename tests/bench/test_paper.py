@@ -31,6 +31,7 @@ from bench.paper.config import PaperConfig, configured, reduced
 from bench.paper.data import draw_pairs
 from bench.paper.experiment import Claim, Experiment, Outcome, Stored
 from bench.paper.experiments.clustering import f_measure, matched
+from bench.paper.experiments.density import COARSE, land_raster
 from bench.paper.experiments.faithfulness import smallest_deviation_bandwidths
 from bench.paper.experiments.graph_spline import (
     SplineGraph,
@@ -46,7 +47,7 @@ from bench.paper.lab import Lab, Model
 from bench.paper.paths import frames_at_equal_latent_steps, largest_deviation
 from bench.paper.run import described, jsonable, run_experiments, stored, write_json
 from bench.paper.statistics import bootstrap, mean
-from geodesics import Curve, FunctionMetric, PullbackMetric
+from geodesics import Curve, FunctionMetric, Land, PullbackMetric
 from vae import RBFPrecision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +165,21 @@ def test_arrays_come_back_from_their_file(tmp_path: Path) -> None:
         save_arrays({"a/b": 1}, tmp_path / "b.npz")
     with pytest.raises(TypeError, match="numbers and text; got object"):
         save_arrays({"a": object()}, tmp_path / "b.npz")
+
+
+def test_the_picture_of_a_density_is_the_density(tmp_path: Path) -> None:
+    """On the half-plane, whose volume 1 / z_2^2 is exact in every pixel, and a normal distribution's only between."""
+    metric = FunctionMetric(lambda z: torch.diag_embed((1 / z[:, 1:] ** 2).expand(-1, 2)))
+    means, covariances = torch.tensor([[0.0, 1.0]]).double(), torch.eye(2).double()[None] / 4
+    land = Land.from_parameters(metric, means, covariances, num_nodes=24, solver=COARSE)
+    lab = Lab(replace(reduced(PaperConfig()), resolution=96), tmp_path, progress=False)
+    found = land_raster(lab, land, (-0.5, 0.5, 0.6, 1.6))
+    middles = (torch.arange(48).double() + 0.5) / 48
+    plane = torch.cartesian_prod(0.6 + middles, middles - 0.5).flip(1)
+    assert found["values"].shape == (48, 48)
+    inside = (slice(2, -2), slice(2, -2))  # nothing is beyond the outer points of the coarse grid
+    expected = land.log_prob(plane).view(48, 48)
+    torch.testing.assert_close(found["values"][inside], expected[inside], atol=0.02, rtol=0)
 
 
 def test_clusters_get_the_colors_of_classes_one_to_one() -> None:
