@@ -17,8 +17,8 @@ from scipy.sparse.csgraph import dijkstra
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from geodesics.curves.elements import make_elements
 from geodesics.graphs.cover import cover
+from geodesics.graphs.edge_lengths import edge_lengths, polyline_lengths
 from geodesics.graphs.shared_trees import SharedTrees
 from geodesics.graphs.streamlines import Streamlines, trace
 from geodesics.metrics.metric import Metric
@@ -70,7 +70,7 @@ class LatentGraph:
     Attributes:
         nodes: ``(m, d)``.
         tensors: the metric at the nodes, ``(m, d, d)``.
-        jacobians: points at which the metric was computed.
+        jacobians: points at which the metric, or a speed, was computed.
         values: points at which lengths of edges were measured.
     """
 
@@ -115,14 +115,19 @@ class LatentGraph:
         straight = _neighbor_pairs(self._neighbors(self.nodes, self.tensors))
         # Between neighbors on a line the curved edge replaces the straight one.
         straight = straight[~np.isin(_keys(straight, count), keys)]
-        ends = self.nodes[torch.as_tensor(straight, device=self.nodes.device)]
-        lengths = torch.cat([self._chords(ends[:, 0], ends[:, 1]), self._lengths(ways)]).cpu().numpy()
-        a, b = np.concatenate([straight, curved]).T
+        a, b = torch.as_tensor(straight, device=self.nodes.device).T
+        step = self.nodes[b] - self.nodes[a]
+        self._spacing = float(step.norm(dim=1).median())
+        by_speeds = trapezoid(step, self.tensors[a], self.tensors[b])
+        measured = edge_lengths(metric, self.nodes[a], self.nodes[b], by_speeds, self._spacing)
+        lengths = torch.cat([measured.lengths, polyline_lengths(metric, ways)]).cpu().numpy()
+        first, second = np.concatenate([straight, curved]).T
         weights = np.tile(np.maximum(lengths, np.finfo(lengths.dtype).tiny), 2)
-        both = np.concatenate([a, b]), np.concatenate([b, a])
+        both = np.concatenate([first, second]), np.concatenate([second, first])
         self._edges = csr_matrix((weights, both), shape=(count, count))
-        self.jacobians = len(even) + len(seeds) + 2 * lines.known.numel() - 2 * len(lines.known)
-        self.values = 3 * len(straight) + ways.shape[:2].numel()
+        tensors = len(even) + len(seeds) + 2 * lines.known.numel() - 2 * len(lines.known)
+        self.jacobians = tensors + measured.jacobians
+        self.values = measured.values + ways.shape[:2].numel()
 
     @torch.no_grad()
     def join(self, z: Float[Tensor, "n d"]) -> Joined:
@@ -131,11 +136,17 @@ class LatentGraph:
         usable = (z.isfinite().all(1) & M.isfinite().flatten(1).all(1))[:, None]
         there = torch.where(usable, z, self.nodes[:1])
         nodes = self._neighbors(there, torch.where(usable[..., None], M, self.tensors[:1]))
-        ends = self.nodes[nodes]
-        starts = there[:, None].expand_as(ends)
-        lengths = self._chords(starts.flatten(0, 1), ends.flatten(0, 1)).view(nodes.shape)
+        own = torch.arange(len(z), device=z.device).repeat_interleave(nodes.shape[1])
+        to = nodes.flatten()
+        lengths = self._edges_between(there[own], M[own], self.nodes[to], self.tensors[to]).view(nodes.shape)
         lengths = torch.where(usable, lengths, torch.inf)
-        return Joined(z, M, nodes, lengths, (ends - starts).norm(dim=-1).amax(1))
+        reach = (self.nodes[nodes] - there[:, None]).norm(dim=-1).amax(1)
+        return Joined(z, M, nodes, lengths, reach)
+
+    @torch.no_grad()
+    def direct(self, joined: Joined, i: Int[Tensor, " p"], j: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """Lengths of straight edges between pairs of joined points."""
+        return self._edges_between(joined.points[i], joined.tensors[i], joined.points[j], joined.tensors[j])
 
     def trees(self, roots: Joined) -> tuple[np.ndarray, np.ndarray]:
         """Shortest paths from every root to all nodes; no path runs through another root.
@@ -188,19 +199,9 @@ class LatentGraph:
             return z.new_zeros(0, z.shape[1], z.shape[1])
         return torch.cat([self.metric.tensor(part) for part in z.split(_ROWS)])
 
-    def _chords(self, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-        """Lengths of straight edges, measured on their two halves."""
-        return self._lengths(torch.stack([a, (a + b) / 2, b], dim=1))
-
-    def _lengths(self, polylines: Float[Tensor, "n v d"]) -> Float[Tensor, " n"]:
-        """Lengths of polylines, by their chords; infinite where the metric is not finite."""
-        if len(polylines) == 0:
-            return polylines.new_zeros(0)
-        elements = make_elements(1, 1, polylines)
-        path_energy = self.metric.path_energy(elements)
-        parts = [path_energy.value(part, None)[1] @ elements.weights for part in polylines.split(_ROWS)]
-        lengths = torch.cat(parts).sum(1)
-        return torch.where(lengths.isfinite(), lengths, torch.inf)
+    def _edges_between(self, a: Tensor, M: Tensor, b: Tensor, N: Tensor) -> Float[Tensor, " n"]:
+        """Lengths of straight edges between points with metric tensors M and N."""
+        return edge_lengths(self.metric, a, b, trapezoid(b - a, M, N), self._spacing).lengths
 
     def _neighbors(self, z: Float[Tensor, "n d"], M: Float[Tensor, "n d d"]) -> Int[Tensor, "n e"]:
         """Indices of the graph nodes to join to the points z: nearest by the metric, and nearest by Euclid."""
