@@ -8,11 +8,11 @@ import torch
 from numpy.polynomial import legendre
 from torch import Tensor
 
-from geodesics import Curve, EnergySolver, GeodesicResult, Metric, geodesic
+from geodesics import Curve, EnergySolver, GeodesicResult, LBFGSSolver, Metric, Solver, geodesic
 
-# Newton steps per burst and bursts of the continuation's stages; the second is for what is still open after the first.
-_STAGES = ((24, 1), (40, 3))
-_NUDGED = (40, 1)
+# Newton steps first, then another method's iterations for what is still open: no solver is its own judge. L-BFGS knows
+# no Hessian, bounds no step by the cheapest axis, and goes on where Newton's decrement is small for no good reason.
+_NEWTON, _NUDGED, _ITERATIONS = 24, 40, 400
 # A fall by more than so many times the estimate is far out.
 FAR = 3.0
 # A curve that is no minimum is continued from both sides of itself, moved by this share of its latent length.
@@ -94,42 +94,44 @@ def _continue(metric: Metric, curves: list[Curve], lengths: Tensor, enough: Tens
     best, reached, degree, count = list(curves), lengths.clone(), curves[0].degree, 2 * curves[0].num_segments
     done, minimum = torch.zeros_like(lengths, dtype=torch.bool), torch.zeros_like(lengths, dtype=torch.bool)
 
-    def attempt(rows: Tensor, points: Tensor, steps: int, bursts: int) -> GeodesicResult:
-        result = _descend(metric, points, degree, count, steps, bursts)
+    def attempt(rows: Tensor, points: Tensor, solver: Solver) -> GeodesicResult:
+        result = _descend(metric, Curve(points, None, degree), solver)
         for k, i in enumerate(rows.tolist()):
             if result.length[k] < reached[i]:
                 best[i], reached[i] = result.curve[k : k + 1], result.length[k]
         return result
 
-    for steps, bursts in _STAGES:
+    for solver in (_newton(count, degree, _NEWTON), LBFGSSolver(count, degree, 2 * degree, max_iter=_ITERATIONS)):
         rows = (~done & (lengths - reached <= enough)).nonzero()[:, 0]
         if rows.numel():
             finest = [best[i].with_segments(count) for i in rows.tolist()]
-            result = attempt(rows, torch.cat([curve.points for curve in finest]), steps, bursts)
+            result = attempt(rows, torch.cat([curve.points for curve in finest]), solver)
             done[rows], minimum[rows] = result.converged, result.minimum
     rows = (~minimum & (lengths - reached <= enough)).nonzero()[:, 0]
     if rows.numel():
         points = torch.cat([best[i].with_segments(count).points for i in rows.tolist()])
         for sign in (-1, 1):
-            attempt(rows, points + sign * _nudges(points), *_NUDGED)
+            attempt(rows, points + sign * _nudges(points), _newton(count, degree, _NUDGED))
     return best, reached
 
 
-def _descend(metric: Metric, points: Tensor, degree: int, count: int, steps: int, bursts: int) -> GeodesicResult:
+def _newton(count: int, degree: int, steps: int) -> EnergySolver:
     # What is asked of the length decides when a curve counts as settled: here nothing is to count.
-    solver = EnergySolver(
+    return EnergySolver(
         num_segments=count,
         max_segments=count,
         degree=degree,
         num_samples=2 * degree,
         length_tol=1e-8,
         max_iter=steps,
-        max_meshes=bursts * max(1, count // 64),
+        max_meshes=max(1, count // 64),
     )
-    start = Prepared(Curve(points, None, degree))
+
+
+def _descend(metric: Metric, curve: Curve, solver: Solver) -> GeodesicResult:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a curve that cannot be continued keeps its length
-        return geodesic(metric, points[:, 0], points[:, -1], solver=solver, initial=start)
+        return geodesic(metric, curve.points[:, 0], curve.points[:, -1], solver=solver, initial=Prepared(curve))
 
 
 def _nudges(points: Tensor) -> Tensor:
