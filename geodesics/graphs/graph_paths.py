@@ -4,6 +4,8 @@ From a straight line, minima 1-40 % too long are usual on learned metrics. A gra
 Riemannian length, gives starts in the right valleys, and alternatives to them.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -83,6 +85,12 @@ class GraphPaths:
         self.num_paths = num_paths
         with torch.no_grad():
             self.graph = LatentGraph(metric, latents.detach(), **numbers, seed=seed)
+        if zero := self.graph.num_zero:
+            warnings.warn(
+                f"the metric is zero at {zero} of {len(self.graph.nodes)} nodes: does the decoder drop its "
+                "derivatives? Lengths there mean nothing",
+                stacklevel=2,
+            )
         self._shared: SharedTrees | None = None
         if num_trees is not None:
             some = np.random.default_rng(seed).choice(len(latents), min(num_trees, len(latents)), replace=False)
@@ -140,7 +148,8 @@ class GraphPaths:
         edge: edges are measured the finer the longer they are, and the more the metric changes along them (a wall
         thinner than a graph's edge and than its 4,096th part may be missed). One shortest-path tree per point instead
         of one geodesic per pair; points nearer to one another than to some of their graph nodes are joined directly.
-        Equal points are at distance zero.
+        Equal points are at distance zero. Where the metric is zero, as of a decoder that drops its derivatives, lengths
+        mean nothing; the class warns of it when it is built.
 
         Args:
             z: points ``(n, d)``, finite.

@@ -145,8 +145,14 @@ class LatentGraph:
 
     @torch.no_grad()
     def direct(self, joined: Joined, i: Int[Tensor, " p"], j: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
-        """Lengths of straight edges between pairs of joined points."""
-        return self._edges_between(joined.points[i], joined.tensors[i], joined.points[j], joined.tensors[j])
+        """Lengths of straight edges between pairs of joined points; infinite where the metric is zero at both."""
+        lengths = self._edges_between(joined.points[i], joined.tensors[i], joined.points[j], joined.tensors[j])
+        return torch.where(_is_zero(joined.tensors[i]) & _is_zero(joined.tensors[j]), torch.inf, lengths)
+
+    @property
+    def num_zero(self) -> int:
+        """Nodes at which the metric is zero in every direction."""
+        return int(_is_zero(self.tensors).sum())
 
     def trees(self, roots: Joined) -> tuple[np.ndarray, np.ndarray]:
         """Shortest paths from every root to all nodes; no path runs through another root.
@@ -219,6 +225,10 @@ def trapezoid(step: Float[Tensor, "*#n d"], M: Float[Tensor, "*#n d d"], N: Floa
     """Length of a short straight step between points with metric tensors M and N."""
     start, end = (torch.einsum("...i,...ij,...j->...", step, m, step).clamp(min=0).sqrt() for m in (M, N))
     return (start + end) / 2
+
+
+def _is_zero(M: Float[Tensor, "n d d"]) -> Bool[Tensor, " n"]:
+    return (M == 0).flatten(1).all(1)
 
 
 def _condition(M: Float[Tensor, "n d d"]) -> Float[Tensor, " n"]:

@@ -124,6 +124,21 @@ def _first_distances(
     return centers, distances
 
 
+class _State(NamedTuple):
+    """Clusters on their way; distances to the own center, infinite where unknown."""
+
+    labels: Tensor
+    centers: Tensor
+    own: Tensor
+
+
+def _better_of(old: _State, new: _State) -> _State:
+    """The one with fewer unknown distances, and of two with as many that of lower inertia; the later one of equals."""
+    lost = [int(state.own.isinf().sum()) for state in (old, new)]
+    inertia = [float(torch.where(state.own.isinf(), 0.0, state.own).square().sum()) for state in (old, new)]
+    return new if (lost[1], inertia[1]) <= (lost[0], inertia[0]) else old
+
+
 def _lloyd(
     metric: Metric, z: Tensor, centers: Tensor, bounds: Tensor, ends: MovingEnds, tol: float, max_iter: int
 ) -> KMeans:
@@ -133,6 +148,7 @@ def _lloyd(
     bounds = torch.where(bounds.isfinite(), bounds, 0.0)
     clusters = torch.arange(count, device=z.device)
     converged, iterations = False, 0
+    best = _State(labels, centers, own)
     while iterations < max_iter and not converged:
         iterations += 1
         members = (labels == clusters[:, None]) & own.isfinite()
@@ -153,6 +169,8 @@ def _lloyd(
         new = torch.where(own.isfinite(), new, labels)
         converged = bool((new == labels).all() & (means.converged | empty).all())
         labels = new
+        best = _better_of(best, _State(labels, centers, own))
+    labels, centers, own = best
     lost = own.isinf()
     distances = own.masked_fill(lost, torch.nan)
     inertia = own.masked_fill(lost, 0.0).square().sum()

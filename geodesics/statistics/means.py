@@ -260,8 +260,9 @@ def _is_better(metric: Metric, weights: Tensor, old: _Place, new: _Place, v: Ten
         (w * 2 * (place.distances * error).nan_to_num()).sum(1) for place, error in zip((old, new), errors, strict=True)
     )
     promised = 2 * _ARMIJO * step * metric.norm(old.mean, v).square()
-    # Where every distance is lost w is NaN, and so the answer is no.
-    return after <= before - promised + noise
+    # A step that loses a distance hides what it costs. Where every distance is lost w is NaN, and so the answer is no.
+    kept = ~((weights > 0) & new.distances.isnan() & ~old.distances.isnan()).any(1)
+    return (after <= before - promised + noise) & kept
 
 
 def _choose(better: Tensor, new: _Place, old: _Place) -> _Place:

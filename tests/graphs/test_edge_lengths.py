@@ -99,3 +99,13 @@ def test_equal_points_are_at_distance_zero_and_near_ones_near(normal):
     order = torch.randperm(9)
     torch.testing.assert_close(graph.distances(points[order]), D[order][:, order], rtol=1e-12, atol=1e-15)
     assert graph.distances(points[:1]).tolist() == [[0.0]]
+
+
+def test_a_metric_that_is_zero_is_told_and_joins_no_near_points(normal):
+    """The decoder names a half of the plane, and has no derivative."""
+    metric = PullbackMetric(lambda z: torch.cat([z > 0, z <= 0], dim=1).to(z))
+    z = normal(60, 2)
+    with pytest.warns(UserWarning, match=r"the metric is zero at (\d+) of \1 nodes"):
+        graph = GraphPaths(metric, z, num_nodes=100, num_paths=1)
+    D = graph.distances(z[:8])
+    assert ((D == 0) == torch.eye(8, dtype=torch.bool)).all()

@@ -189,3 +189,25 @@ def test_bad_input_is_named():
         k_medoids(torch.ones(3, 3), 0)
     with pytest.raises(TypeError, match="floating-point"):
         k_medoids(torch.ones(3, 3, dtype=torch.long), 1)
+
+
+class Rough:
+    """A solver whose lengths are off by up to a fifth, in a way that no descent could follow."""
+
+    def solve(self, metric, starts):
+        result = EnergySolver().solve(metric, starts)
+        ends = starts[0].points[:, [0, -1]].flatten(1)
+        noise = 1 + 0.2 * (1e4 * ends.sum(1)).sin()
+        return result._replace(length=result.length * noise, length_error=0 * result.length)
+
+
+def test_more_iterations_never_end_with_a_higher_inertia():
+    z = torch.randn(20, 2, generator=seeded(3), dtype=torch.float64)
+    metric = FunctionMetric(lambda z: torch.eye(2, dtype=z.dtype).expand(len(z), 2, 2))
+    found = [
+        riemannian_k_means(metric, z, 3, solver=Rough(), max_iter=count, generator=seeded(0)) for count in range(1, 6)
+    ]
+    inertia = [float(one.inertia) for one in found]
+    assert inertia == sorted(inertia, reverse=True)
+    for one in found:
+        torch.testing.assert_close(one.distances.square().sum(), one.inertia)

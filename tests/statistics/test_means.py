@@ -149,3 +149,27 @@ def test_bad_input_is_named():
         frechet_mean(HALF_PLANE, z, tol=0.0)
     with pytest.raises(TypeError, match="floating-point"):
         frechet_mean(HALF_PLANE, z.long())
+
+
+class BlindBeyond:
+    """A solver that resolves no length from a point with x above a limit to a point with x below zero."""
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def solve(self, metric, starts):
+        result = EnergySolver().solve(metric, starts)
+        ends = starts[0].points[:, [0, -1], 0]
+        blind = (ends[:, 0] > self.limit) & (ends[:, 1] < 0)
+        return result._replace(length_error=result.length_error.masked_fill(blind, torch.inf))
+
+
+def test_no_step_to_where_a_distance_is_lost():
+    """The plane: the mean is at x = 1, and beyond x = 0.7 the left point would no longer count."""
+    flat = PullbackMetric(lambda z: z)
+    z = torch.tensor([[-1.0, 0.0], [2.0, 0.0], [2.0, 0.5]], dtype=torch.float64)
+    start = torch.tensor([[0.0, 0.0]], dtype=torch.float64)
+    found = frechet_mean(flat, z, start=start, solver=BlindBeyond(0.7), max_iter=20)
+    assert found.failed.tolist() == [0]
+    assert not found.converged.any()
+    assert 0.5 < float(found.mean[0, 0]) <= 0.7
