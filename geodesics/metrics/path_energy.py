@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Share of a node's own stiffness that holds it in place along the curve while steps are damped.
-_SLIDING = 1.0
 # Least profile, as a share of the mean speed.
 _PROFILE_FLOOR = 1e-3
 # Largest over smallest speed in an element above which its profile follows the speed.
@@ -28,9 +26,16 @@ class Linearization(NamedTuple):
         energy: weighted energy ``(B,)``.
         speed: Riemannian speed per unit of u at the quadrature points ``(B, N, g)``.
         gradient: derivative in the nodes ``(B, N p + 1, d)``.
-        hessian: exact second derivative, element by element, ``(B, N, (p + 1) d, (p + 1) d)``.
-        shift: positive semi-definite, same shape; ``hessian + shift`` is positive semi-definite in every element. It
-            also holds the nodes in place along the curve, see `tangential_stiffness`.
+        hessian: exact second derivative, element by element, ``(B, N, (p + 1) d, (p + 1) d)``, but for a floor at
+            rounding along directions that the metric does not see.
+        connection: ``hessian + connection`` is the second variation of geometry, the same in every chart: the second
+            derivative along the image, which the chart makes, is taken out. Zero at a geodesic, up to the error of the
+            elements; zero for metrics without an embedding. Same shape.
+        shift: positive semi-definite, same shape; ``hessian + connection + shift`` is positive semi-definite in every
+            element.
+        sliding: positive semi-definite, same shape: holds the nodes in place along the curve, see
+            `tangential_stiffness`.
+        metric: the metric at the points where it was evaluated, ``(B, n, d, d)``.
     """
 
     profile: Tensor
@@ -38,7 +43,10 @@ class Linearization(NamedTuple):
     speed: Tensor
     gradient: Tensor
     hessian: Tensor
+    connection: Tensor
     shift: Tensor
+    sliding: Tensor
+    metric: Tensor
 
 
 @runtime_checkable
@@ -58,6 +66,9 @@ class PathEnergy(Protocol):
         speed, `speed_profile`.
         """
 
+    def displacement(self, step: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        """A move of the nodes at the points where `linearize` evaluates the metric."""
+
 
 def speed_profile(speed: Float[Tensor, "b s g"], weights: Float[Tensor, " g"]) -> Float[Tensor, "b s g"]:
     """Reference profile: the current speed, no less than a small floor, with unit integral.
@@ -74,15 +85,28 @@ def speed_profile(speed: Float[Tensor, "b s g"], weights: Float[Tensor, " g"]) -
     return lifted / (lifted @ weights).sum(1)[:, None, None]
 
 
+def mean_metric(metric: Float[Tensor, "b n d d"]) -> Float[Tensor, "b d d"]:
+    """The metric's mean along a curve: what stands for the Euclidean norm of the latent space, whatever its units.
+
+    It changes with a linear change of coordinates as the metric does. Where the metric vanishes it does not, and
+    directions that are cheap everywhere stay cheap.
+    """
+    return metric.mean(1)
+
+
 def tangential_stiffness(
-    tangent: Float[Tensor, "*b d"], M: Float[Tensor, "*b d d"], stiffness: Float[Tensor, "*b"]
-) -> Float[Tensor, "*b d d"]:
-    """Blocks ``k (t^T M t) t t^T``, t the unit latent tangent: what keeps damped steps from tunnelling.
+    tangent: Float[Tensor, "b *c d"], M: Float[Tensor, "b *c d d"], stiffness: Float[Tensor, " b *c"]
+) -> Float[Tensor, "b *c d d"]:
+    """Blocks ``k (t^T M t) y y^T / (y^T t)^2``, t the latent tangent, ``y = G t`` with G the `mean_metric`.
 
     Far from the minimum a discrete energy falls fastest where its nodes slide off the top of a wall to both sides,
     until one element jumps across. Sliding changes no curve, so damped steps are held along the tangent; the mesh is
-    renewed between minimizations instead. Exact Newton steps (theta = 0) do not feel it.
+    renewed between minimizations instead. Exact Newton steps do not feel it. Moves that are normal to the tangent in G
+    are free: in the metric itself normals become tangents where it is nearly singular, and in Euclid's they depend on
+    the unit of every axis.
     """
-    t = torch.nn.functional.normalize(tangent, dim=-1)
-    strength = _SLIDING * stiffness * torch.einsum("...i,...ij,...j->...", t, M, t)
-    return strength[..., None, None] * t[..., :, None] * t[..., None, :]
+    G = mean_metric(M.flatten(1, -3)).view(len(M), *[1] * (M.ndim - 3), *M.shape[-2:])
+    y = (G @ tangent[..., None])[..., 0]
+    speed = torch.einsum("...i,...ij,...j->...", tangent, M, tangent)
+    scale = (tangent * y).sum(-1).square().clamp(min=torch.finfo(M.dtype).tiny)
+    return (stiffness * speed / scale)[..., None, None] * y[..., :, None] * y[..., None, :]

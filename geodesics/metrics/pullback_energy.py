@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodesics.batches.rows import rows_in_memory
-from geodesics.batches.small_matrices import negative_part
+from geodesics.batches.small_matrices import negative_part, solve_positive
 from geodesics.curves.elements import Elements, gather, join, lagrange_slopes, scatter_add
 from geodesics.generators.derivatives import second_order
 from geodesics.generators.protocols import Generator
-from geodesics.metrics.path_energy import Linearization, speed_profile, tangential_stiffness
+from geodesics.metrics.path_energy import Linearization, mean_metric, speed_profile, tangential_stiffness
 
 
 class PullbackPathEnergy:
@@ -51,17 +51,22 @@ class PullbackPathEnergy:
         parts = z.split(chunk)
         profiles = [None] * len(parts) if profile is None else profile.split(chunk)
         pulled = [self._pull_back(*part) for part in zip(parts, profiles, strict=True)]
-        profile, speed, gradient, W, gram = (torch.cat(field) for field in zip(*pulled, strict=True))
+        profile, speed, gradient, W, along, gram = (torch.cat(field) for field in zip(*pulled, strict=True))
         M, c = join(gram.diagonal(dim1=2, dim2=4).movedim(-1, 2)), self.elements.weights / profile
-        shift = negative_part(W, M) + self._sliding(z, M, c)
         return Linearization(
             profile,
             self._energy(speed, profile),
             speed,
             scatter_add(self.elements.to_samples.mT @ gradient),
-            self._gauss_newton(gram, c) + self._diagonal(W),
-            self._diagonal(shift),
+            self._gauss_newton(gram, c) + self._diagonal(W + self._floor(M, c)),
+            self._diagonal(-along),
+            self._diagonal(negative_part(W - along, M)),
+            self._diagonal(self._sliding(z, M, c)),
+            M,
         )
+
+    def displacement(self, step: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        return self._samples(step)
 
     def _data_size(self, points: Tensor) -> int:
         with torch.no_grad():
@@ -85,13 +90,14 @@ class PullbackPathEnergy:
         weighted = speed.square() * speed.shape[1] if profile is None else speed.square() / profile
         return (weighted @ self.elements.weights).sum(1) / 2
 
-    def _pull_back(self, z: Tensor, profile: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _pull_back(self, z: Tensor, profile: Tensor | None) -> tuple[Tensor, ...]:
         """What is left of the generator at the samples z ``(B, n, d)`` once its outputs are summed over.
 
         Returns:
             The profile and the speeds, ``(B, N, g)`` both, the derivative of every element's energy in its samples
             ``(B, N, m + 1, d)``, the Hessian of ``<w, F>`` at the samples ``(B, n, d, d)`` with w the derivative of the
-            energy in F, and the Gram matrices of all Jacobians of an element ``(B, N, m + 1, d, m + 1, d)``.
+            energy in F, the same with the part of w that is tangential to the image, and the Gram matrices of all
+            Jacobians of an element ``(B, N, m + 1, d, m + 1, d)``.
         """
         elements, shape = self.elements, z.shape
         F, J, contract = second_order(self.generator, z.flatten(0, 1))
@@ -100,12 +106,25 @@ class PullbackPathEnergy:
         if profile is None:
             profile = speed_profile(speed, elements.weights)
         pull = velocity.mul_((elements.weights / profile)[..., None])
-        W = contract(scatter_add(elements.sample_slopes.mT @ pull).flatten(0, 1)).unflatten(0, shape[:2])
+        w = scatter_add(elements.sample_slopes.mT @ pull).flatten(0, 1)
+        W, along_image = (contract(x).unflatten(0, shape[:2]) for x in (w, tangential_part(J, w)))
         local = gather(J.movedim(0, 1).unflatten(0, shape[:2]), elements.num_samples).flatten(2, 3)
         gram = (local @ local.mT).unflatten(3, (-1, shape[2])).unflatten(2, (-1, shape[2]))
         along = (local @ pull.mT).unflatten(2, (-1, shape[2]))
         gradient = torch.einsum("gs,bnsdg->bnsd", elements.sample_slopes, along)
-        return profile, speed, gradient, W, gram
+        return profile, speed, gradient, W, along_image, gram
+
+    def _floor(self, M: Tensor, c: Tensor) -> Tensor:
+        """Stiffness along directions that the generator does not see, ``(B, n, d, d)``: there nodes would drift.
+
+        It is eps^(2/3), 4e-11 in float64, of that along an axis in the curve's mean metric, so that the unit of an axis
+        does not matter; and eps^2 of the largest along axes that no point of the curve sees.
+        """
+        stiffness = scatter_add(c @ self.elements.sample_slopes.square())
+        mean = mean_metric(M).diagonal(dim1=1, dim2=2)
+        eps = torch.finfo(M.dtype).eps
+        axes = eps ** (2 / 3) * mean + eps**2 * mean.amax(1, keepdim=True)
+        return stiffness[..., None, None] * torch.diag_embed(axes)[:, None]
 
     def _sliding(self, z: Tensor, M: Tensor, c: Tensor) -> Tensor:
         """Stiffness against sliding along the curve at every sample, ``(B, n, d, d)``; see `tangential_stiffness`."""
@@ -134,3 +153,18 @@ class PullbackPathEnergy:
         basis = self.elements.to_samples
         blocks = torch.einsum("si,sj,bnskl->bnikjl", basis, basis, self._once(W))
         return blocks.flatten(-2).flatten(-3, -2)
+
+
+def tangential_part(J: Float[Tensor, "d b D"], w: Float[Tensor, "b D"]) -> Float[Tensor, "b D"]:
+    """The part ``J M^+ J^T w`` of vectors in data space that is tangential to the image, ``M = J^T J``.
+
+    The diagonal of M is lifted by a share of itself, in no unit of an axis, so that no part is taken along directions
+    that the generator does not see.
+    """
+    rows = J.movedim(0, 1)
+    M = rows @ rows.mT
+    limits = torch.finfo(w.dtype)
+    diagonal = M.diagonal(dim1=1, dim2=2)
+    lift = limits.eps**0.5 * diagonal + limits.tiny + limits.eps**2 * diagonal.amax(-1, keepdim=True)
+    coefficients, _ = solve_positive(M + torch.diag_embed(lift), rows @ w[..., None])
+    return (rows.mT @ coefficients)[..., 0]

@@ -50,6 +50,9 @@ class GeneralPathEnergy:
         nodes = gather(points, self.elements.degree)
         return self.elements.to_quadrature @ nodes, self.elements.quadrature_slopes @ nodes
 
+    def displacement(self, step: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        return (self.elements.to_quadrature @ gather(step, self.elements.degree)).flatten(1, 2)
+
     def _energy(self, squared: Tensor, profile: Tensor | None) -> Tensor:
         weighted = squared * squared.shape[1] if profile is None else squared / profile
         return (weighted @ self.elements.weights).sum(1) / 2
@@ -77,8 +80,8 @@ class GeneralPathEnergy:
         if profile is None:
             profile = speed_profile(squared.sqrt(), self.elements.weights)
         weight = self.elements.weights / profile
-        stiffness = (self.elements.degree**2 * torch.ones_like(weight)).flatten()
-        shift = shift + tangential_stiffness(velocity, G, stiffness)
+        stiffness = self.elements.degree**2 * torch.ones_like(weight)
+        sliding = tangential_stiffness(v, G.unflatten(0, shape), stiffness).flatten(0, 2)
         basis, slopes = self.elements.to_quadrature, self.elements.quadrature_slopes
 
         def assemble(left: Tensor, right: Tensor, blocks: Tensor) -> Tensor:
@@ -94,5 +97,8 @@ class GeneralPathEnergy:
             squared.sqrt(),
             scatter_add(gradient),
             assemble(slopes, slopes, G) + mixed + mixed.mT + assemble(basis, basis, e_cc),
+            torch.zeros_like(mixed),
             assemble(basis, basis, shift),
+            assemble(basis, basis, sliding),
+            G.unflatten(0, shape).flatten(1, 2),
         )

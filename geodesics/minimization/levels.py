@@ -1,5 +1,6 @@
 """One level of resolution of the energy minimizer: placing starts, renewing meshes."""
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -17,14 +18,16 @@ from geodesics.minimization.newton import NewtonState, minimize
 # Nodes are moved when some element holds more than this many times its share of mixed arc length. Nodes that move leave
 # their polynomials, which costs Newton a handful of steps.
 _DISTORTED = 4.0
-# No node moves more than this share of the curve's own latent length in one step.
-_MAX_STEP_SHARE = 0.05
 # Relative change of the discrete length between N and 2 N elements under which N elements see the initial curve.
 _SEEN = 0.02
 # Starts that begin longer than the best of their problem by this factor are not tried.
 _FAR = 1.25
-# Elements above which a level gets fewer bursts, which bounds the work of a problem.
+# Elements above which a level gets fewer bursts unless they gain.
 _FULL = 64
+# Bursts go on while a step gains this share of the tolerance of the length, up to so many points with derivatives: the
+# answer to slow progress is more of it, not a finer mesh.
+_GAIN = 0.01
+_MOST_JACOBIANS = 12000
 
 
 class Limits(NamedTuple):
@@ -175,7 +178,8 @@ def minimize_level(discretization: Discretization, trials: Trials, limits: Limit
     """Bursts of Newton steps on meshes of one size.
 
     After each burst the length is measured with samples twice as dense. A problem leaves when what its samples do not
-    see is more than what is left to gain, for then the level is too coarse for it, and when it has converged. Where
+    see is more than what is left to gain, for then the level is too coarse for it, when it has converged, and when its
+    bursts are over and the last has gained little. Where
     it has settled, one more burst tries whether it converges, on a large mesh only if it is a minimum. No problem
     leaves with a longer curve than it brought.
 
@@ -191,10 +195,8 @@ def minimize_level(discretization: Discretization, trials: Trials, limits: Limit
     polished = torch.zeros_like(rows, dtype=torch.bool)
     settle = torch.full_like(trials.length, (limits.length_tol / 200) ** 0.5)
     result: Bursts | None = None
-    for _ in range(min(limits.max_bursts, max(1, limits.max_bursts * _FULL // count))):
-        state = minimize(
-            path_energy, points, None, elements.weights, limits.tol, limits.max_iter, _max_step(points), settle
-        )
+    for burst in itertools.count(1):
+        state = minimize(path_energy, points, None, elements.weights, limits.tol, limits.max_iter, settle)
         _, dense = finer_energy.value(state.points, None)
         trials.iterations[rows] += state.iterations
         trials.jacobians[rows] += state.jacobians
@@ -215,7 +217,10 @@ def minimize_level(discretization: Discretization, trials: Trials, limits: Limit
         distorted = distortion(arc, count) > _DISTORTED
         hard = ~state.minimum & (2 * count > _FULL)
         ready = state.converged | (settled(state, limits) & (polished | hard))
-        kept = (~state.stalled & ~coarse & (~ready | distorted)).nonzero()[:, 0]
+        due = burst < min(limits.max_bursts, max(1, limits.max_bursts * _FULL // count))
+        spent = trials.jacobians[rows] + limits.max_iter * path_energy.samples(count)
+        gaining = (state.gain() > _GAIN * limits.length_tol) & (spent <= _MOST_JACOBIANS) & (limits.max_bursts > 1)
+        kept = (~state.stalled & ~coarse & (~ready | distorted) & (gaining | due)).nonzero()[:, 0]
         if kept.numel() == 0:
             break
         polished = settled(state, limits)[kept]
@@ -229,10 +234,6 @@ def minimize_level(discretization: Discretization, trials: Trials, limits: Limit
 
 def count_segments(points: Tensor, elements: Elements) -> int:
     return (points.shape[1] - 1) // elements.degree
-
-
-def _max_step(points: Tensor) -> Tensor:
-    return _MAX_STEP_SHARE * (points[:, 1:] - points[:, :-1]).norm(dim=-1).sum(1)
 
 
 def settled(state: NewtonState, limits: Limits) -> Tensor:

@@ -1,10 +1,8 @@
 """Damped Newton minimization of the discrete path energy, every problem with its own damping, step and stop.
 
-The exact Hessian of a real path energy is strongly indefinite far from the minimum, and damping it with a multiple of
-its Gauss-Newton part shortens the steps by orders of magnitude. Here negative curvature is taken out where it sits: the
-element matrices ``hessian + theta * shift`` are positive semi-definite at theta = 1 by construction; theta falls
-toward 0 as full steps succeed and rises where the Cholesky factorization fails. At theta = 0 the step is exact Newton,
-and the factorization certifies a strict local minimum: no conjugate point inside the curve.
+Directions come from `directions`: exact Newton where the Hessian is positive definite, damped ones elsewhere. Where the
+gradient is small and the second variation still has a negative direction, that direction is followed (`saddles`).
+Bounds on steps are measured in the metric, so no unit of a latent axis matters.
 """
 
 from typing import NamedTuple
@@ -15,10 +13,11 @@ from torch import Tensor
 
 from geodesics.batches.rows import take, write
 from geodesics.metrics.path_energy import Linearization, PathEnergy, speed_profile
-from geodesics.minimization.block_cholesky import solve_chain
+from geodesics.minimization.directions import find_direction, longest_move, lower_theta
+from geodesics.minimization.saddles import escape_saddles
 
-_FIRST_THETA = 0.005
-_FACTORIZATIONS = 10
+# No node moves further than this share of the curve's length in one step.
+_REACH = 0.05
 _ARMIJO = 0.1
 _BACKTRACK = 0.4
 _LINE_SEARCH = 6
@@ -31,6 +30,9 @@ _MAX_DAMPING = 1e6
 # The profile follows the speed while the scale-free gradient is above this. Held fixed it costs steps, for the energy
 # of a profile that does not fit hides what is gained; Newton's last steps are quadratic only if it is.
 _FOLLOW = 0.02
+# Scale-free gradient under which a direction of negative curvature is looked for. Saddles are left slowly, with a
+# gradient of 1e-2 for fifty steps, if one waits for them to be reached.
+_NEAR = 0.03
 
 
 class NewtonState(NamedTuple):
@@ -40,17 +42,18 @@ class NewtonState(NamedTuple):
         points: nodes.
         model: linearization at the points.
         theta: weight of the shift.
-        damping: extra multiple of ``hessian + shift``, raised while steps fail.
+        damping: extra multiple of the positive semi-definite matrix, raised while steps fail.
         decrement: scale-free gradient ``sqrt(g^T A^{-1} g / 2 E)`` where it was last known; its square is the relative
             energy that the next step is to gain, half its square the relative length.
-        minimum: whether the exact Hessian was positive definite at the last factorization.
+        minimum: whether the second variation was positive definite at the last factorization.
         converged: whether the exact Newton step has a decrement under the tolerance; it is not taken.
         stalled: whether no step decreases the energy, or nothing can be factorized.
-        settled: whether the decrement is under ``settle`` while the exact Hessian is indefinite: steps are damped then,
-            and gain little.
+        settled: whether the decrement is under ``settle`` while the Hessian is indefinite, and no direction of negative
+            curvature gains more.
         iterations: steps tried.
         values: points at which the generator's value was computed.
         jacobians: points at which value, Jacobian and contracted Hessian were computed.
+        entry: energy at the start.
     """
 
     points: Float[Tensor, "b n d"]
@@ -65,6 +68,12 @@ class NewtonState(NamedTuple):
     iterations: Int[Tensor, " b"]
     values: Int[Tensor, " b"]
     jacobians: Int[Tensor, " b"]
+    entry: Float[Tensor, " b"]
+
+    def gain(self) -> Float[Tensor, " b"]:
+        """Relative length gained per step."""
+        fall = 1 - (self.model.energy / self.entry).sqrt()
+        return fall.clamp(min=0) / self.iterations.clamp(min=1)
 
 
 class _Step(NamedTuple):
@@ -85,7 +94,6 @@ def minimize(
     weights: Float[Tensor, " g"],
     tol: float,
     max_iter: int,
-    max_step: Float[Tensor, " b"],
     settle: Float[Tensor, " b"],
 ) -> NewtonState:
     """Minimize the weighted path energy over the interior nodes.
@@ -97,10 +105,8 @@ def minimize(
         weights: of the quadrature in an element.
         tol: a problem stops when its scale-free gradient falls under this.
         max_iter: steps per problem.
-        max_step: bound on the move of any node in one step ``(B,)``, in latent units; longer steps are scaled down.
-            A step that gains what the exact quadratic model foretells may go twice as far.
-        settle: a problem whose exact Hessian is indefinite stops when its scale-free gradient falls under this
-            ``(B,)``.
+        settle: a problem whose Hessian is indefinite stops when neither a step nor a direction of negative curvature
+            gains more than this scale-free gradient stands for ``(B,)``.
 
     Returns:
         The final state; no problem's state depends on another's.
@@ -111,9 +117,9 @@ def minimize(
         if rows.numel() == 0:
             break
         if rows.numel() == len(points):
-            state = _iterate(energy, state, weights, tol, max_step, settle)
+            state = _iterate(energy, state, weights, tol, settle)
         else:
-            write(state, rows, _iterate(energy, take(state, rows), weights, tol, max_step[rows], settle[rows]))
+            write(state, rows, _iterate(energy, take(state, rows), weights, tol, settle[rows]))
     return state
 
 
@@ -136,27 +142,29 @@ def _start(energy: PathEnergy, points: Tensor, profile: Tensor | None) -> Newton
         count,
         count.clone(),
         count + samples,
+        model.energy.clone(),
     )
 
 
-def _iterate(
-    energy: PathEnergy, state: NewtonState, weights: Tensor, tol: float, max_step: Tensor, settle: Tensor
-) -> NewtonState:
+def _iterate(energy: PathEnergy, state: NewtonState, weights: Tensor, tol: float, settle: Tensor) -> NewtonState:
     """One damped Newton step of every row that is not there yet."""
-    direction, theta, factored = _direction(state)
-    slope = (state.model.gradient * direction).sum((1, 2))
+    model = state.model
+    direction, theta, factored, exact, _ = find_direction(model, state.theta, state.damping, state.decrement <= _FOLLOW)
+    slope = (model.gradient * direction).sum((1, 2))
     usable = factored & (slope <= 0)
-    decrement = torch.where(usable, (-slope / (2 * state.model.energy)).clamp(min=0).sqrt(), state.decrement)
-    exact = (theta == 0) & (state.damping == 0)
+    decrement = torch.where(usable, (-slope / (2 * model.energy)).clamp(min=0).sqrt(), state.decrement)
     converged, settled = usable & exact & (decrement <= tol), usable & ~exact & (decrement <= settle)
-    longest = direction.norm(dim=-1).amax(1)
-    scale = (max_step / longest).clamp(max=1.0)
-    going = ~(converged | settled)
-    step = _line_search(energy, state, direction, slope, scale, usable & going, tol)
+    length = (2 * model.energy).sqrt()
+    scale = (_REACH * length / longest_move(energy, model, direction)).clamp(max=1.0).nan_to_num(1.0)
+    step = _line_search(energy, state, direction, slope, scale, usable & ~(converged | settled), tol)
     step = _lengthened(energy, state, direction, slope, step, exact & (decrement > _FOLLOW))
+    soft = usable & ~exact & (decrement <= settle.clamp(min=_NEAR))
+    step, escaped = _escaped(energy, state, step, soft, settle)
+    settled &= ~escaped
+    going = ~(converged | settled)
     trial, speed, _, scale, accepted, tried = step
     state = state._replace(
-        theta=torch.where(accepted & (scale >= 1), torch.where(theta > _FIRST_THETA, theta / 3, 0.0), theta),
+        theta=torch.where(accepted & (scale >= 1), lower_theta(theta), theta),
         damping=torch.where(going, _next_damping(state.damping, scale, accepted), state.damping),
         decrement=decrement,
         minimum=exact & factored,
@@ -164,7 +172,7 @@ def _iterate(
         stalled=going & ~accepted & (state.damping >= _MAX_DAMPING),
         settled=settled,
         iterations=state.iterations + going,
-        values=state.values + tried * energy.samples(state.model.profile.shape[1]),
+        values=state.values + tried * energy.samples(model.profile.shape[1]),
     )
     rows = accepted.nonzero()[:, 0]
     if rows.numel() == 0:
@@ -177,24 +185,22 @@ def _iterate(
     return state
 
 
-def _direction(state: NewtonState) -> tuple[Tensor, Tensor, Tensor]:
-    """Newton direction with the smallest theta of a ladder at which the factorization succeeds."""
-    load = -state.model.gradient
-    direction = torch.zeros_like(load)
-    theta = state.theta.clone()
-    factored = torch.zeros_like(state.minimum)
-    rows = torch.arange(len(load), device=load.device)
-    for _ in range(_FACTORIZATIONS):
-        hessian, shift = state.model.hessian[rows], state.model.shift[rows]
-        damping = state.damping[rows, None, None, None]
-        matrix = (1 + damping) * hessian + (theta[rows, None, None, None] + damping) * shift
-        direction[rows], factored[rows] = solve_chain(matrix, load[rows])
-        rows = (~factored).nonzero()[:, 0]
-        if rows.numel() == 0:
-            break
-        raised = (3 * theta[rows]).clamp(min=_FIRST_THETA)
-        theta[rows] = torch.where(theta[rows] < 1, raised.clamp(max=1), 1.5 * theta[rows])
-    return direction, theta, factored
+def _escaped(energy: PathEnergy, state: NewtonState, step: _Step, soft: Tensor, settle: Tensor) -> tuple[_Step, Tensor]:
+    """Steps along negative curvature where they gain more than the step at hand, and whether they do."""
+    escaped = torch.zeros_like(soft)
+    rows = soft.nonzero()[:, 0]
+    if rows.numel() == 0:
+        return step, escaped
+    # What a scale-free gradient of `settle` stands for, relative to the energy.
+    enough = (1 - settle[rows].square()).clamp(max=1 - 1e-12) * state.model.energy[rows]
+    bar = torch.where(step.accepted[rows], step.energy[rows].minimum(enough), enough)
+    found = escape_saddles(energy, take(state.model, rows), state.points[rows], _REACH, bar)
+    step.tried[rows] += found.tried
+    gains = found.energy < bar
+    rows = rows[gains]
+    step.points[rows], step.speed[rows] = found.points[gains], found.speed[gains]
+    step.energy[rows], step.accepted[rows], escaped[rows] = found.energy[gains], True, True
+    return step, escaped
 
 
 def _line_search(
@@ -252,16 +258,16 @@ def _next_damping(damping: Tensor, scale: Tensor, accepted: Tensor) -> Tensor:
 def newton_decrement(
     energy: PathEnergy, points: Float[Tensor, "b n d"], profile: Float[Tensor, "b s g"] | None
 ) -> tuple[Float[Tensor, " b"], Bool[Tensor, " b"]]:
-    """Scale-free gradient ``sqrt(g^T A^{-1} g / 2 E)``, and whether the exact Hessian is positive definite.
+    """Scale-free gradient ``sqrt(g^T A^{-1} g / 2E)``, and whether the second variation is positive definite.
 
     A profile of None stands for that of the curve's own speed.
-    A is the exact Hessian, or the first shifted one that is positive definite. Half the square of the decrement is the
-    relative length that one Newton step is about to save; infinite where nothing factorizes. Cost: the energy's
+    A is the exact Hessian, or the first of the ladder that is positive definite. Half the square of the decrement is
+    the relative length that one Newton step is about to save; infinite where nothing factorizes. Cost: the energy's
     ``samples(N)`` values with derivatives.
     """
     state = _start(energy, points, profile)
-    direction, theta, factored = _direction(state)
+    direction, _, factored, exact, _ = find_direction(state.model, state.theta, state.damping, ~state.stalled)
     slope = (state.model.gradient * direction).sum((1, 2))
     decrement = (-slope / (2 * state.model.energy)).clamp(min=0).sqrt()
     known = factored & decrement.isfinite()
-    return torch.where(known, decrement, torch.inf), known & (theta == 0)
+    return torch.where(known, decrement, torch.inf), known & exact

@@ -88,7 +88,7 @@ def test_shifted_elements_are_positive_semi_definite(case, p, m, normal):
     points = nodes_between(case, normal, p, 3, batch=4, noise=0.1)
     path_energy = case.metric.path_energy(make_elements(p, m, points))
     model = path_energy.linearize(points, random_profile(normal, 4, 3, m))
-    for matrices in (model.shift, model.hessian + model.shift):
+    for matrices in (model.shift, model.sliding, model.hessian + model.connection + model.shift):
         torch.testing.assert_close(matrices, matrices.mT, rtol=1e-9, atol=1e-9)
         eigenvalues = torch.linalg.eigvalsh((matrices + matrices.mT) / 2)
         assert (eigenvalues[..., 0] >= -1e-10 * eigenvalues[..., -1].clamp(min=1)).all()

@@ -8,6 +8,7 @@ from problems import half_plane_tensor, sphere, torus
 
 from geodesics import FunctionMetric, PullbackMetric
 from geodesics.curves.elements import elevate, make_elements
+from geodesics.minimization.directions import longest_move
 from geodesics.minimization.newton import minimize, newton_decrement
 
 METRICS = {"pullback": PullbackMetric(sphere), "function": FunctionMetric(half_plane_tensor)}
@@ -26,10 +27,8 @@ def run(metric, points, tol=1e-10, max_iter=40, degree=3, samples=6):
     elements = make_elements(degree, samples, points)
     count = (points.shape[1] - 1) // degree
     profile = points.new_full((len(points), count, samples), 1 / count)
-    step = points.new_full((len(points),), 0.5)
-    return minimize(
-        metric.path_energy(elements), points, profile, elements.weights, tol, max_iter, step, torch.zeros_like(step)
-    )
+    settle = points.new_zeros(len(points))
+    return minimize(metric.path_energy(elements), points, profile, elements.weights, tol, max_iter, settle)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -70,7 +69,9 @@ def test_energy_never_rises(name, normal):
 def test_a_linear_decoder_takes_one_step(normal):
     """A quadratic energy: Newton is exact at once, and nodes end on the straight line at equal steps."""
     A = normal(5, 2)
-    points = starts(normal)
+    points = starts(normal, noise=0.0)
+    t = torch.linspace(0, 1, 13, dtype=torch.float64)[:, None]
+    points = points[:, :1] + t * (points[:, -1:] - points[:, :1]) + 0.005 * normal(*points.shape)
     state = run(PullbackMetric(lambda z: z @ A.mT), points, max_iter=2, tol=1e-6)
     assert state.converged.all()
     ends = points[:, [0, -1]]
@@ -80,17 +81,36 @@ def test_a_linear_decoder_takes_one_step(normal):
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
-def test_no_node_moves_further_than_allowed(noise, normal):
-    """Where the Hessian is positive definite and foretells the gain, as on a straight line, twice as far."""
+def test_no_point_moves_further_than_a_share_of_the_length(noise, normal):
+    """A twentieth, in the metric; twice as far where the Hessian is positive definite and foretells the gain."""
     points = starts(normal, noise=noise)
-    elements = make_elements(3, 6, points)
+    points[:, 1:-1] += 0.4 * torch.linspace(0, torch.pi, 13, dtype=torch.float64).sin()[1:-1, None]
+    energy = METRICS["pullback"].path_energy(make_elements(3, 6, points))
     profile = points.new_full((4, 4, 6), 1 / 4)
-    bounds = torch.tensor([1e-3, 1e-2, 0.05, 1e-4], dtype=torch.float64)
-    energy = METRICS["pullback"].path_energy(elements)
-    state = minimize(energy, points, profile, elements.weights, 1e-10, 1, bounds, 0 * bounds)
-    moves = (state.points - points).norm(dim=-1).amax(1)
+    before = energy.linearize(points, profile)
+    state = run(METRICS["pullback"], points, max_iter=1)
+    moves = longest_move(energy, before, state.points - points)
+    bound = 0.05 * (2 * before.energy).sqrt()
     assert bool(state.minimum.all()) == (noise == 0.0)
-    torch.testing.assert_close(moves, torch.where(state.minimum, 2, 1) * bounds)
+    assert (moves <= torch.where(state.minimum, 2, 1) * bound * (1 + 1e-12)).all()
+    assert (moves > 0.99 * bound).any()
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("noise", [0.05, 0.2])
+def test_the_unit_of_an_axis_changes_nothing(name, noise, normal):
+    """Stretched by a million, an axis asks for other numbers and the same steps, damped ones and cut ones too."""
+    unit = torch.tensor([1e6, 1.0], dtype=torch.float64)
+    stretched = {
+        "pullback": PullbackMetric(lambda z: sphere(z / unit)),
+        "function": FunctionMetric(lambda z: half_plane_tensor(z / unit) / unit[:, None] / unit),
+    }
+    points = starts(normal, noise=noise)
+    for steps in (1, 3, 8):
+        plain = run(METRICS[name], points, max_iter=steps)
+        other = run(stretched[name], points * unit, max_iter=steps)
+        torch.testing.assert_close(other.points / unit, plain.points, rtol=1e-6, atol=1e-6)
+        assert torch.equal(other.theta, plain.theta)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -120,18 +140,38 @@ def test_a_nan_row_harms_only_itself(name, normal):
     assert state.stalled[2]
 
 
-def test_past_a_conjugate_point_there_is_no_minimum():
-    """The outer equator of the torus (2, 1) is stationary at any length, and minimal up to pi sqrt 3 = 3 *
-    1.81.
-    """
-    dphi = torch.tensor([1.75, 1.88], dtype=torch.float64)
+def equator(dphi, height=0.0):
+    """Cubic elements on the outer equator of the torus (2, 1), which is stationary at any length."""
     t = torch.linspace(0, 1, 9, dtype=torch.float64)
-    polyline = torch.stack([dphi[:, None] * t, torch.zeros(2, 9, dtype=torch.float64)], dim=-1)
-    points = elevate(elevate(polyline, 1), 2)
-    state = run(PullbackMetric(torus), points, max_iter=5)
-    assert state.minimum.tolist() == [True, False]
-    assert state.converged.tolist() == [True, False]
-    assert float(state.decrement.max()) < 1e-10
+    polyline = torch.stack([dphi[:, None] * t, torch.full((len(dphi), 9), height, dtype=torch.float64)], dim=-1)
+    return elevate(elevate(polyline, 1), 2)
+
+
+def test_nothing_rests_at_a_saddle():
+    """The outer equator is minimal for longitudes up to pi / sqrt 3 = 1.81: beyond, the way over the top or below is shorter."""
+    dphi = torch.tensor([1.75, 1.88, 3.0], dtype=torch.float64)
+    state = run(PullbackMetric(torus), equator(dphi), max_iter=40)
+    assert state.converged.all()
+    assert state.minimum.all()
+    length = (2 * state.model.energy).sqrt()
+    assert float(length[0]) == pytest.approx(3 * 1.75, rel=1e-5)
+    off = state.points[..., 1].abs().amax(1)
+    assert float(off[0]) < 1e-6
+    assert (off[1:] > 0.05).all()
+    assert (length[1:] < 3 * dphi[1:] * (1 - 1e-5)).all()
+
+
+def test_without_a_metric_on_an_axis_there_is_a_minimum_all_the_same(normal):
+    """Normalized codes: the metric vanishes along the radius, and with it the Hessian, up to the elements' error."""
+    a, b = torch.tensor([[1.0, 0.2, -0.1], [0.3, 1.1, 0.6]], dtype=torch.float64)
+    t = torch.linspace(0, 1, 13, dtype=torch.float64)[:, None]
+    points = a + t * (b - a) + 0.05 * normal(4, 13, 3)
+    points[:, 0], points[:, -1] = a, b
+    state = run(PullbackMetric(lambda z: torch.nn.functional.normalize(z, dim=1)), points, tol=1e-7)
+    assert state.converged.all()
+    assert state.minimum.all()
+    angle = torch.arccos((a @ b) / (a.norm() * b.norm()))
+    torch.testing.assert_close((2 * state.model.energy).sqrt(), angle.expand(4), rtol=1e-5, atol=0)
 
 
 def test_decrement_predicts_the_gain(normal):

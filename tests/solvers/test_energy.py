@@ -259,15 +259,14 @@ def test_past_a_conjugate_point_no_minimum_is_claimed(metric, z0, z1, long_way, 
         assert not result.minimum[0]
 
 
-def test_a_stationary_curve_that_is_no_minimum_is_called_so():
-    """Equal steps along the outer equator solve the discrete equations exactly; nothing but the verdict is
-    left.
-    """
+def test_a_stationary_curve_that_is_no_minimum_is_left():
+    """Equal steps along the outer equator solve the discrete equations exactly; a shorter way is none the less found."""
     z1 = torch.tensor([[2.2, 0.0]], dtype=torch.float64)
     for metric in (PullbackMetric(torus), FunctionMetric(torus_tensor)):
-        result = geodesic(metric, torch.zeros_like(z1), z1, solver=EnergySolver(max_segments=8, max_iter=10))
-        assert int(result.status[0]) == Status.NOT_MINIMUM
-        assert float(result.length[0]) == pytest.approx(6.6, rel=1e-12)
+        result = geodesic(metric, torch.zeros_like(z1), z1)
+        assert result.converged.all()
+        assert result.minimum.all()
+        assert float(result.length[0]) < 6.6 * 0.99
 
 
 def test_before_the_conjugate_point_the_same_line_is_a_minimum():
