@@ -27,7 +27,7 @@ _FULL = 64
 # Bursts go on while a step gains this share of the tolerance of the length, up to so many points with derivatives: the
 # answer to slow progress is more of it, not a finer mesh.
 _GAIN = 0.01
-_MOST_JACOBIANS = 12000
+_MOST_JACOBIANS = 9000
 
 
 class Limits(NamedTuple):
