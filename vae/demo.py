@@ -285,12 +285,13 @@ def save_measure(scene: Scene, curves: Curve, chosen: Curve, numbers: list[int],
     plot_curves(curves, ax=ax, color="black", linewidth=0.5, ends=True)
     plot_curves(straight_lines(chosen), ax=ax, color=COLOR, linestyle="--", linewidth=1.0)
     plot_curves(chosen, ax=ax, color=COLOR, linewidth=1.8, ends=True)
-    ends = {"marker": "o", "markersize": 4, "markeredgecolor": "white"}
     marks = [
-        Line2D([], [], color="black", linewidth=0.8, label=f"geodesic, {len(curves)} in all", **ends),
-        Line2D([], [], color=COLOR, label=f"the {len(chosen)} that gain most", **ends),
+        Line2D([], [], color="black", linewidth=0.8, label=f"geodesic, {len(curves)} in all", marker="o"),
+        Line2D([], [], color=COLOR, label=f"the {len(chosen)} that gain most", marker="o"),
         Line2D([], [], color=COLOR, linestyle="--", linewidth=1.0, label="their straight lines"),
     ]
+    for mark in marks[:2]:
+        mark.set(markersize=4, markeredgecolor="white")
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
     # Paths share valleys: each has its number at another time, so that numbers do not meet.
     times = torch.linspace(0.25, 0.75, len(numbers), dtype=chosen.points.dtype)

@@ -49,7 +49,8 @@ class EnergySolver:
             relative length still to be gained is then under 1e-12.
         length_tol: tolerance on the length error estimate, relative to the length.
         max_iter: Newton steps per burst.
-        max_meshes: bursts per level, each with a renewed profile, and with moved nodes where the mesh is distorted.
+        max_meshes: bursts per level, each with a renewed profile, and with moved nodes where the mesh is distorted;
+            more as long as they gain.
 
     Raises:
         ValueError: on options outside their range.

@@ -31,7 +31,7 @@ class Status(IntEnum):
 
 _SENTENCES = {
     Status.CONVERGED: "stationary to tolerance, a certified local minimum, and its length is resolved to tolerance",
-    Status.SETTLED: "its length is resolved to tolerance, but its gradient is not; perhaps no minimum",
+    Status.SETTLED: "its length is resolved to tolerance and no small step gains more, but its gradient is not",
     Status.MAX_ITER: "the iteration limit came before the gradient tolerance; the curve is the best found",
     Status.STALLED: "no step decreases the energy although the gradient is above its tolerance",
     Status.NOT_MINIMUM: "stationary, but a conjugate point lies inside: some nearby curve is shorter",
@@ -57,14 +57,16 @@ class GeodesicResult(NamedTuple):
             FAILED or INVALID. A length below ``||F(z1) - F(z0)||``, the chord in the output space of a pullback
             metric, is FAILED too: no curve is so short, and the decoder has dropped its derivatives.
         length: certified Riemannian length of ``curve``, by a quadrature independent of the solver's own, ``(B,)``.
-        length_error: estimate of ``|length - d|``, d the length of the exact geodesic near the curve: quadrature error
-            plus the distance between the certified length and the solver's own discrete one, ``(B,)``.
+        length_error: estimate of ``|length - d|``, d the length of the exact geodesic near the curve: quadrature error,
+            the distance between the certified length and the solver's own discrete one, what richer elements would
+            save, and what an unfinished minimization may still gain, ``(B,)``.
         energy: ``1/2 int c'^T M c' dt`` of the geodesic at constant speed, ``length^2 / 2``, ``(B,)``.
         status: `Status` codes, ``(B,)``.
         gradient: scale-free gradient at the last step, ``sqrt(g^T H^{-1} g / 2E)``: half its square is the relative
             length that the step was to gain; for shooting the relative residual of the boundary-value problem,
             ``(B,)``.
-        minimum: whether the discrete energy's exact Hessian was positive definite: a strict local minimum, ``(B,)``.
+        minimum: whether the discrete energy's Hessian, exact or of geometry, was positive definite: a strict local
+            minimum, ``(B,)``.
         iterations: steps taken, all starts and meshes together, ``(B,)``.
         jacobians: points at which the generator's value and first or second derivatives were computed, ``(B,)``.
         values: further points at which only its value was computed, the two of the chord among them, ``(B,)``.

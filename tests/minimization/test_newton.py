@@ -148,7 +148,7 @@ def equator(dphi, height=0.0):
 
 
 def test_nothing_rests_at_a_saddle():
-    """The outer equator is minimal for longitudes up to pi / sqrt 3 = 1.81: beyond, the way over the top or below is shorter."""
+    """The outer equator is minimal for longitudes up to pi / sqrt 3 = 1.81: beyond, a way beside it is shorter."""
     dphi = torch.tensor([1.75, 1.88, 3.0], dtype=torch.float64)
     state = run(PullbackMetric(torus), equator(dphi), max_iter=40)
     assert state.converged.all()

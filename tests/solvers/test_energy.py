@@ -260,7 +260,7 @@ def test_past_a_conjugate_point_no_minimum_is_claimed(metric, z0, z1, long_way, 
 
 
 def test_a_stationary_curve_that_is_no_minimum_is_left():
-    """Equal steps along the outer equator solve the discrete equations exactly; a shorter way is none the less found."""
+    """Equal steps along the outer equator solve the discrete equations exactly; a shorter way is found all the same."""
     z1 = torch.tensor([[2.2, 0.0]], dtype=torch.float64)
     for metric in (PullbackMetric(torus), FunctionMetric(torus_tensor)):
         result = geodesic(metric, torch.zeros_like(z1), z1)
