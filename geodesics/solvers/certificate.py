@@ -17,6 +17,10 @@ from geodesics.metrics.metric import Metric
 from geodesics.minimization.newton import newton_decrement
 from geodesics.solvers.solution import GeodesicResult, Status
 
+# What all further degrees would save, over what the next one does, if each saves a third of the one before. Measured on
+# decoders of 16 latents, curves that were continued fell by up to 1.2 times what the next degree would save.
+_DEGREES = 1.5
+
 
 class Ended(NamedTuple):
     """Curves as a solver leaves them: R = S B rows, the B problems of the first start first.
@@ -65,9 +69,9 @@ def certify(
 ) -> Certificate:
     """Measure curves without the help of the solver that made them.
 
-    The error estimate adds up the quadrature's own error, the distance to the solver's discrete length, and the
-    length that one Newton step with elements of one degree more would save. Cost: 15 norms per element and one
-    linearization of the richer elements.
+    The error estimate adds up the quadrature's own error, the distance to the solver's discrete length, and the length
+    that one Newton step with elements of one degree more would save, half as much again for all further degrees. Cost:
+    15 norms per element and one linearization of the richer elements.
 
     Args:
         metric: the Riemannian metric.
@@ -87,7 +91,7 @@ def certify(
         decrement, _ = newton_decrement(energy, elevate(points[rows], degree), None)
         # Far from the minimum the quadratic model is short by about its own relative size, as in the bound
         # -x - log(1 - x) = x^2 / 2 + x^3 / 3 + ... of self-concordant functions.
-        saving[rows] = decrement.square() / 2 * (1 + decrement)
+        saving[rows] = _DEGREES * decrement.square() / 2 * (1 + decrement)
     times = measured.length.cumsum(1) / length[:, None]
     knots = torch.cat([torch.zeros_like(times[:, :1]), times[:, :-1], torch.ones_like(times[:, :1])], dim=1)
     count = measured.length.shape[1]
