@@ -63,3 +63,6 @@ class TimedPathEnergy:
     def linearize(self, points: Tensor, profile: Tensor | None) -> Any:
         self.look()
         return self.energy.linearize(points, profile)
+
+    def displacement(self, step: Tensor) -> Any:
+        return self.energy.displacement(step)

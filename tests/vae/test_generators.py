@@ -98,7 +98,7 @@ def test_activation_values_are_those_of_the_modules(activation):
 @pytest.mark.parametrize("make", [model, convolutional])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_do_not_meet(kind, make, normal, monkeypatch):
-    monkeypatch.setattr("vae.generators.CPU_BLOCK", 1)  # blocks of 16 rows: 40 rows need three
+    monkeypatch.setattr("vae.generators.plugins.CPU_BLOCK", 1)  # blocks of 16 rows: 40 rows need three
     generator = generator_of(kind, *make())
     z, w = normal(40, 2), normal(40, generator.output_dim)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
