@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.problems.problem_set import ROOT
 
 # What the numbers of the solvers depend on, of this folder; the two packages come on top.
-_SOURCES = ("cell", "clock", "closed_forms", "contestants", "learned", "measure", "problem_set")
+_FOLDERS = ("contest", "models", "peers", "problems")
 _PACKAGES = ("torch", "numpy", "scipy", "stochman", "jax", "geomstats")
 
 
@@ -62,8 +62,7 @@ def _commit() -> str:
 def source_digest() -> str:
     """Digest of the sources and models that the answers and times of solvers depend on."""
     paths = [path for package in ("geodesics", "vae") for path in (ROOT / package).glob("**/*.py")]
-    paths += [ROOT / "bench" / f"{name}.py" for name in _SOURCES]
-    paths += [*(ROOT / "bench" / "peers").glob("*.py"), *(ROOT / "bench" / "models").glob("*.*")]
+    paths += [path for folder in _FOLDERS for path in (ROOT / "bench" / folder).glob("*.*")]
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())

@@ -1,6 +1,7 @@
 """The table of solvers: what it counts, that it keeps failures in, and that a killed run goes on."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import cache
 
@@ -9,6 +10,7 @@ import torch
 
 from bench import solvers
 from bench.contest import cell as cell_module
+from bench.contest import environment
 from bench.contest.cell import run_cell
 from bench.contest.contestants import Answer, Contestant, contestants
 from bench.contest.dense_length import dense_length
@@ -195,3 +197,20 @@ def test_wrong_arguments_are_named(arguments, said, capsys):
 def test_quick_is_small():
     quick = solvers.parse(["--quick", "--problems", "sphere"])
     assert (quick.problems, quick.count, quick.time_limit) == (("sphere",), 4, 5.0)
+
+
+def test_the_digest_of_the_sources_covers_what_answers_depend_on(tmp_path, monkeypatch):
+    """A change of the core, of a problem or of a peer gives another digest; a page of results does not."""
+    before = environment.source_digest()
+    for package in ("geodesics", "vae", "bench"):
+        shutil.copytree(environment.ROOT / package, tmp_path / package)
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    assert environment.source_digest() == before
+    (tmp_path / "bench" / "results" / "solvers.md").write_text("")
+    assert environment.source_digest() == before
+    for name in ("geodesics/solvers/energy.py", "bench/problems/closed_forms.py", "bench/peers/georce_jax.py"):
+        changed = tmp_path / name
+        changed.write_text(changed.read_text() + "\n")
+        after = environment.source_digest()
+        assert after != before
+        before = after
