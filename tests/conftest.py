@@ -30,11 +30,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _reproducible() -> Iterator[None]:
-    """Seed the global generator before each test, and undo a change of the default dtype after it."""
-    dtype = torch.get_default_dtype()
+    """Seed the global generator before each test; undo changes of the default dtype and of the threads after it."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.manual_seed(0)
     yield
     torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

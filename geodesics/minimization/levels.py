@@ -26,7 +26,7 @@ _FAR = 1.25
 _FULL = 64
 # Bursts go on while a step gains this share of the tolerance of the length, up to so many points with derivatives: the
 # answer to slow progress is more of it, not a finer mesh.
-_GAIN = 0.001
+_GAIN = 0.01
 _MOST_JACOBIANS = 9000
 
 
