@@ -53,15 +53,16 @@ class PullbackPathEnergy:
         pulled = [self._pull_back(*part) for part in zip(parts, profiles, strict=True)]
         profile, speed, gradient, W, along, gram = (torch.cat(field) for field in zip(*pulled, strict=True))
         M, c = join(gram.diagonal(dim1=2, dim2=4).movedim(-1, 2)), self.elements.weights / profile
+        stiffness = scatter_add(c @ self.elements.sample_slopes.square())
         return Linearization(
             profile,
             self._energy(speed, profile),
             speed,
             scatter_add(self.elements.to_samples.mT @ gradient),
-            self._gauss_newton(gram, c) + self._diagonal(W + self._floor(M, c)),
+            self._gauss_newton(gram, c) + self._diagonal(W + self._floor(M, stiffness)),
             self._diagonal(-along),
             self._diagonal(negative_part(W - along, M)),
-            self._diagonal(self._sliding(z, M, c)),
+            self._diagonal(self._sliding(z, M, stiffness)),
             M,
         )
 
@@ -114,25 +115,23 @@ class PullbackPathEnergy:
         gradient = torch.einsum("gs,bnsdg->bnsd", elements.sample_slopes, along)
         return profile, speed, gradient, W, along_image, gram
 
-    def _floor(self, M: Tensor, c: Tensor) -> Tensor:
+    def _floor(self, M: Tensor, stiffness: Tensor) -> Tensor:
         """Stiffness along directions that the generator does not see, ``(B, n, d, d)``: there nodes would drift.
 
         It is eps^(2/3), 4e-11 in float64, of that along an axis in the curve's mean metric, so that the unit of an axis
         does not matter; and eps^2 of the largest along axes that no point of the curve sees.
         """
-        stiffness = scatter_add(c @ self.elements.sample_slopes.square())
         mean = mean_metric(M).diagonal(dim1=1, dim2=2)
         eps = torch.finfo(M.dtype).eps
         axes = eps ** (2 / 3) * mean + eps**2 * mean.amax(1, keepdim=True)
         return stiffness[..., None, None] * torch.diag_embed(axes)[:, None]
 
-    def _sliding(self, z: Tensor, M: Tensor, c: Tensor) -> Tensor:
+    def _sliding(self, z: Tensor, M: Tensor, stiffness: Tensor) -> Tensor:
         """Stiffness against sliding along the curve at every sample, ``(B, n, d, d)``; see `tangential_stiffness`."""
         elements = self.elements
-        diagonal = scatter_add(c @ elements.sample_slopes.square())
         slopes = lagrange_slopes(elements.num_samples, z)
         tangent = join(slopes @ gather(z, elements.num_samples))
-        return tangential_stiffness(tangent, M, diagonal)
+        return tangential_stiffness(tangent, M, stiffness)
 
     def _gauss_newton(self, gram: Tensor, c: Tensor) -> Tensor:
         """Element matrices ``sum_g c_g B_g^T B_g`` with B_g the derivative of q_g in the element's nodes."""

@@ -37,14 +37,12 @@ class Direction(NamedTuple):
         theta: weight of the shift.
         factored: whether some matrix of the ladder is positive definite.
         exact: whether neither shift nor damping was needed for that.
-        stage: 0 exact, 1 of geometry, 2 held.
     """
 
     step: Float[Tensor, "r n d"]
     theta: Float[Tensor, " r"]
     factored: Bool[Tensor, " r"]
     exact: Bool[Tensor, " r"]
-    stage: Tensor
 
 
 def find_direction(
@@ -62,6 +60,7 @@ def find_direction(
     load = -model.gradient
     step, theta = torch.zeros_like(load), theta.clone()
     factored = torch.zeros_like(near)
+    # Rungs of the ladder: 0 exact, 1 of geometry, 2 held.
     stage = torch.where(theta + damping > 0, 2, 0)
     rows = torch.arange(len(load), device=load.device)
     for _ in range(_FACTORIZATIONS):
@@ -74,7 +73,7 @@ def find_direction(
         raised = torch.where(theta[rows] < 1, raised.clamp(max=1), 1.5 * theta[rows])
         theta[rows] = torch.where(stage[rows] == 2, raised, theta[rows])
         stage[rows] = torch.where((stage[rows] == 0) & near[rows], 1, 2)
-    return Direction(step, theta, factored, (theta == 0) & (damping == 0), stage)
+    return Direction(step, theta, factored, (theta == 0) & (damping == 0))
 
 
 def _matrix(model: Linearization, rows: Tensor, stage: Tensor, theta: Tensor, damping: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def _start(energy: PathEnergy, points: Tensor, profile: Tensor | None) -> Newton
 def _iterate(energy: PathEnergy, state: NewtonState, weights: Tensor, tol: float, settle: Tensor) -> NewtonState:
     """One damped Newton step of every row that is not there yet."""
     model = state.model
-    direction, theta, factored, exact, _ = find_direction(model, state.theta, state.damping, state.decrement <= _FOLLOW)
+    direction, theta, factored, exact = find_direction(model, state.theta, state.damping, state.decrement <= _FOLLOW)
     slope = (model.gradient * direction).sum((1, 2))
     usable = factored & (slope <= 0)
     decrement = torch.where(usable, (-slope / (2 * model.energy)).clamp(min=0).sqrt(), state.decrement)
@@ -266,7 +266,7 @@ def newton_decrement(
     ``samples(N)`` values with derivatives.
     """
     state = _start(energy, points, profile)
-    direction, _, factored, exact, _ = find_direction(state.model, state.theta, state.damping, ~state.stalled)
+    direction, _, factored, exact = find_direction(state.model, state.theta, state.damping, ~state.stalled)
     slope = (state.model.gradient * direction).sum((1, 2))
     decrement = (-slope / (2 * state.model.energy)).clamp(min=0).sqrt()
     known = factored & decrement.isfinite()
