@@ -259,7 +259,7 @@ def test_bad_input_is_named(x, unchecked_shapes):
         train_vae(x.log() * torch.inf, CONFIG, TRAINING, progress=False)
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         TrainingConfig(epochs=0)
-    with pytest.raises(ValueError, match="noise must not be negative"):
+    with pytest.raises(ValueError, match="noise must be finite and not negative"):
         TrainingConfig(noise=-0.1)
     with pytest.raises(ValueError, match="data_dim must be C H W"):
         VAEConfig(10, architecture=ConvolutionalArchitecture((1, 3, 3)))

@@ -2,22 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae.arguments import check_counts, check_rows
+from vae.arguments import check_counts, check_rows, check_type
 from vae.autoencoder.activations import Activation
 from vae.autoencoder.networks import (
     Activations,
     ConvolutionalArchitecture,
     DiagonalGaussian,
+    GaussianNetwork,
     PerceptronArchitecture,
     convolutional_decoder,
     convolutional_encoder,
-    initialize,
+    drawn,
     perceptron,
 )
 
@@ -46,6 +48,9 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "data_dim", "latent_dim")
+        for name in ("activation", "mean_activation", "variance_activation"):
+            check_type(name, getattr(self, name), Activation)
+        check_type("architecture", self.architecture, PerceptronArchitecture, ConvolutionalArchitecture)
         if isinstance(self.architecture, ConvolutionalArchitecture):
             channels, height, width = self.architecture.image_shape
             if channels * height * width != self.data_dim:
@@ -85,36 +90,32 @@ class VAE(nn.Module):
 
     def __init__(self, config: VAEConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        check_type("config", config, VAEConfig)
         self.config = config
-        encoder = Activations(config.activation, Activation.IDENTITY, config.variance_activation)
-        decoder = Activations(config.activation, config.mean_activation, config.variance_activation)
-        if isinstance(config.architecture, ConvolutionalArchitecture):
-            self.encoder = convolutional_encoder(config.architecture, config.latent_dim, encoder)
-            self.decoder = convolutional_decoder(config.architecture, config.latent_dim, decoder)
+        if generator is None:
+            self.encoder, self.decoder = _encoder(config), _decoder(config)
         else:
-            widths = (config.data_dim, *config.architecture.hidden, config.latent_dim)
-            self.encoder = perceptron(widths, encoder)
-            self.decoder = perceptron(widths[::-1], decoder)
-        if generator is not None:
-            initialize(self, generator)
+            check_type("generator", generator, torch.Generator)
+            self.encoder = drawn(partial(_encoder, config), generator)
+            self.decoder = drawn(partial(_decoder, config), generator)
 
     def encode(self, x: Float[Tensor, "b D"]) -> DiagonalGaussian:
         """q(z | x) of each row of data (B, D): mean and log variance (B, d).
 
         Raises:
-            ValueError: x is not (B, D).
+            ValueError: x is not (B, D), or not of the model's dtype and device.
         """
         check_rows("x", x, self.config.data_dim)
-        return self._gaussian(self.encoder, x)
+        return self._gaussian("x", self.encoder, x)
 
     def decode(self, z: Float[Tensor, "b d"]) -> DiagonalGaussian:
         """p(x | z) of each latent point (B, d): mean and log variance (B, D).
 
         Raises:
-            ValueError: z is not (B, d).
+            ValueError: z is not (B, d), or not of the model's dtype and device.
         """
         check_rows("z", z, self.config.latent_dim)
-        return self._gaussian(self.decoder, z)
+        return self._gaussian("z", self.decoder, z)
 
     def reparametrize(self, posterior: DiagonalGaussian, generator: torch.Generator) -> Float[Tensor, "b d"]:
         """One sample z = mean + sigma eps per row, eps ~ N(0, I) drawn on the generator's own device.
@@ -131,6 +132,24 @@ class VAE(nn.Module):
         return posterior, self.decode(self.reparametrize(posterior, generator))
 
     @staticmethod
-    def _gaussian(network: nn.Module, x: Tensor) -> DiagonalGaussian:
+    def _gaussian(name: str, network: nn.Module, x: Tensor) -> DiagonalGaussian:
+        weight = next(network.parameters())
+        if (x.dtype, x.device) != (weight.dtype, weight.device):
+            model = f"{weight.dtype} on {weight.device}"
+            raise ValueError(f"{name} must have the model's {model}; got {x.dtype} on {x.device}")
         mean, log_variance = network(x)
         return DiagonalGaussian(mean, log_variance)
+
+
+def _encoder(config: VAEConfig) -> GaussianNetwork:
+    activations = Activations(config.activation, Activation.IDENTITY, config.variance_activation)
+    if isinstance(config.architecture, ConvolutionalArchitecture):
+        return convolutional_encoder(config.architecture, config.latent_dim, activations)
+    return perceptron((config.data_dim, *config.architecture.hidden, config.latent_dim), activations)
+
+
+def _decoder(config: VAEConfig) -> GaussianNetwork:
+    activations = Activations(config.activation, config.mean_activation, config.variance_activation)
+    if isinstance(config.architecture, ConvolutionalArchitecture):
+        return convolutional_decoder(config.architecture, config.latent_dim, activations)
+    return perceptron((config.latent_dim, *config.architecture.hidden[::-1], config.data_dim), activations)

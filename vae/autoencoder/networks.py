@@ -1,14 +1,18 @@
 """Encoder and decoder networks with a mean and a log-variance head on one trunk."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vae.arguments import check_counts, check_widths
 from vae.autoencoder.activations import Activation
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class DiagonalGaussian(NamedTuple):
@@ -39,8 +43,7 @@ class PerceptronArchitecture:
     hidden: tuple[int, ...] = (64, 32)
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden must be one or more positive widths; got {self.hidden}")
+        check_widths("hidden", self.hidden)
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,11 @@ class ConvolutionalArchitecture:
     dense: int = 64
 
     def __post_init__(self) -> None:
-        sizes = (*self.image_shape, *self.channels, self.dense)
-        if len(self.image_shape) != 3 or not self.channels or min(sizes) < 1:
-            raise ValueError(f"image_shape (C, H, W), channels and dense must be positive; got {self}")
+        check_widths("image_shape", self.image_shape)
+        check_widths("channels", self.channels)
+        check_counts(self, "dense")
+        if len(self.image_shape) != 3:
+            raise ValueError(f"image_shape must be (C, H, W); got {self.image_shape}")
 
 
 class GaussianNetwork(nn.Module):
@@ -149,6 +154,18 @@ def convolutional_decoder(
         for activation in (activations.mean, activations.log_variance)
     ]
     return GaussianNetwork(nn.Sequential(*layers), *heads)
+
+
+def drawn(make: Callable[[], Network], generator: torch.Generator) -> Network:
+    """The network that `make` makes, on the generator's device and with weights drawn from it alone.
+
+    The layers are made without memory first: made as usual, they would draw weights from torch's global generator.
+    """
+    with torch.device("meta"):
+        network = make()
+    network.to_empty(device=generator.device)
+    initialize(network, generator)
+    return network
 
 
 def initialize(network: nn.Module, generator: torch.Generator) -> None:

@@ -4,6 +4,7 @@ killed."""
 import hashlib
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,10 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vae.arguments import check_counts, check_positive
+from vae.arguments import check_counts, check_data, check_not_negative, check_positive, check_seed, check_type
 from vae.autoencoder.loss import annealing, gaussian_nll, kl_to_prior, vae_loss
 from vae.autoencoder.model import VAE, VAEConfig
-from vae.files.checkpoints import flatten_optimizer, read, restore_optimizer, write
+from vae.files.checkpoints import flatten_optimizer, restore_optimizer
+from vae.files.tensor_files import check_weights, check_writable, named_in_errors, read, write
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_counts(self, "epochs", "batch_size", "checkpoint_every")
         check_positive(self, "learning_rate")
-        if not self.noise >= 0:
-            raise ValueError(f"noise must not be negative; got {self.noise}")
+        check_not_negative(self, "noise")
+        check_seed("seed", self.seed)
 
 
 class EpochRecord(NamedTuple):
@@ -94,8 +96,10 @@ def train_vae(
 
     With a checkpoint path the state is saved every few epochs, and a file already there is gone on with: a
     run that was killed and called again ends in bit-identical weights (on the same machine with as many
-    threads). Randomness comes from one CPU generator, so a seed draws the same weights, orders and noise on
-    every device.
+    threads). A run can be called again with more epochs, also when it was finished: training goes on from its last
+    epoch, and the annealing factor never falls below what it was there. Randomness comes from one CPU generator, so a
+    seed draws the same weights, orders and noise on every device, and torch's global generator is left alone.
+    Gradients are switched on inside, whatever they are outside.
 
     Args:
         x: data, (N, D); in [0, 1] for the default sigmoid mean.
@@ -106,18 +110,29 @@ def train_vae(
 
     Raises:
         ValueError: x is not a finite (N, D) with the model's D, or the checkpoint is of another model,
-            training or data.
-        FloatingPointError: the loss is no longer finite.
+            training or data, or is damaged.
+        TypeError: an argument is of the wrong type.
+        OSError: the checkpoint cannot be written; known before the first epoch.
+        FloatingPointError: the loss or a weight is no longer finite. The checkpoint keeps the last epoch that was.
     """
     training = training or TrainingConfig()
-    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] != config.data_dim or not bool(x.isfinite().all()):
-        raise ValueError(f"x must be finite and (N, {config.data_dim}) with N >= 1; got {tuple(x.shape)}")
-    path = Path(checkpoint) if checkpoint is not None else None
+    check_type("config", config, VAEConfig)
+    check_type("training", training, TrainingConfig)
+    check_data("x", x, config.data_dim)
+    if checkpoint is not None and not isinstance(checkpoint, str | PathLike):
+        raise TypeError(f"checkpoint must be a file's name, text or a Path; got {type(checkpoint).__name__}")
+    with gradients():
+        return _train(x.detach().clone(), config, training, Path(checkpoint) if checkpoint else None, progress)
+
+
+def _train(x: Tensor, config: VAEConfig, training: TrainingConfig, path: Path | None, progress: bool) -> TrainingResult:
     identity = {"model": config.to_dict(), "training": asdict(training), "data": _fingerprint(x)} if path else {}
     run = _start(x, config, training)
     if path is not None and path.exists():
         _restore(run, path, identity)
     first = len(run.history)
+    if path is not None and first < training.epochs:
+        check_writable(path)
     bar = tqdm(
         range(first, training.epochs),
         initial=first,
@@ -134,6 +149,30 @@ def train_vae(
     return TrainingResult(run.vae.eval(), run.history)
 
 
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Gradients are on, also for a caller under `torch.no_grad` or `torch.inference_mode`."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def take_step(optimizer: torch.optim.Optimizer) -> None:
+    """One step; FloatingPointError where its size is beyond the weights' dtype."""
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        raise FloatingPointError("a step is beyond the weights' dtype; a smaller learning_rate helps") from error
+
+
+def check_finite_weights(network: torch.nn.Module, when: str) -> None:
+    """Raise FloatingPointError unless all weights are finite."""
+    wrong = [name for name, value in network.state_dict().items() if not bool(value.isfinite().all())]
+    if wrong:
+        raise FloatingPointError(f"weights are not finite {when}: {', '.join(wrong)}; a smaller learning_rate may help")
+
+
 def _start(x: Tensor, config: VAEConfig, training: TrainingConfig) -> _Run:
     rng = torch.Generator().manual_seed(training.seed)
     vae = VAE(config, rng).to(device=x.device, dtype=x.dtype).train()
@@ -141,14 +180,15 @@ def _start(x: Tensor, config: VAEConfig, training: TrainingConfig) -> _Run:
 
 
 def _epoch(run: _Run, x: Tensor, epoch: int, training: TrainingConfig) -> EpochRecord:
-    r = annealing(epoch, training.epochs)
+    # A finished run that goes on is annealed no second time.
+    r = max(annealing(epoch, training.epochs), run.history[-1].r if run.history else 0.0)
     nll, kl = x.new_zeros(()), x.new_zeros(())
     for rows in _batches(x.shape[0], training.batch_size, run.rng):
         batch = _noisy(x[rows.to(x.device)], training.noise, run.rng)
         posterior, likelihood = run.vae(batch, run.rng)
         run.optimizer.zero_grad()
         vae_loss(batch, posterior, likelihood, r).mean().backward()
-        run.optimizer.step()
+        take_step(run.optimizer)
         with torch.no_grad():
             nll += gaussian_nll(batch, likelihood).sum()
             kl += kl_to_prior(posterior).sum()
@@ -158,6 +198,7 @@ def _epoch(run: _Run, x: Tensor, epoch: int, training: TrainingConfig) -> EpochR
         raise FloatingPointError(
             f"the loss is {loss} in epoch {epoch}; a smaller learning_rate, or some noise, may help"
         )
+    check_finite_weights(run.vae, f"after epoch {epoch}")
     return EpochRecord(epoch, r, *means, loss)
 
 
@@ -181,17 +222,41 @@ def _save(run: _Run, path: Path, identity: dict[str, Any]) -> None:
 
 def _restore(run: _Run, path: Path, identity: dict[str, Any]) -> None:
     tensors, values = read(path, "training")
-    saved = VAEConfig.from_dict(values["identity"]["model"]).to_dict()
-    found = {**values["identity"], "model": saved}
-    different = [name for name, value in identity.items() if found[name] != value]
+    with named_in_errors(path):
+        saved = VAEConfig.from_dict(values["identity"]["model"]).to_dict()
+        found = {**values["identity"], "model": saved}
+        history = _history(values["history"])
+    different = [name for name, value in identity.items() if _fixed(found[name]) != _fixed(value)]
     if different:
         raise ValueError(
             f"checkpoint {path} is of another {' and '.join(different)}; resume with the same, or delete it"
         )
-    run.vae.load_state_dict(_under("model.", tensors))
-    restore_optimizer(run.optimizer, _under("optimizer.", tensors), values["optimizer"])
-    run.rng.set_state(tensors["rng"])
-    run.history.extend(EpochRecord(*record) for record in values["history"])
+    if len(history) > identity["training"]["epochs"]:
+        raise ValueError(
+            f"checkpoint {path} has {len(history)} epochs; epochs must be as many or more to go on with it, "
+            f"got {identity['training']['epochs']}"
+        )
+    with named_in_errors(path):
+        weights = _under("model.", tensors)
+        check_weights(weights)
+        run.vae.load_state_dict(weights)
+        restore_optimizer(run.optimizer, _under("optimizer.", tensors), values["optimizer"])
+        run.rng.set_state(tensors["rng"])
+    run.history.extend(history)
+
+
+def _fixed(part: object) -> object:
+    """What must be the same in a run that goes on: all but how long it runs and how often it saves."""
+    free = {"epochs", "checkpoint_every"}
+    return {k: v for k, v in part.items() if k not in free} if isinstance(part, dict) else part
+
+
+def _history(records: list[list[Any]]) -> list[EpochRecord]:
+    history = [EpochRecord(*record) for record in records]
+    whole = [record.epoch for record in history] == list(range(len(history)))
+    if not whole or not all(math.isfinite(value) for record in history for value in record):
+        raise ValueError("must hold one record of finite numbers for each epoch")
+    return history
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

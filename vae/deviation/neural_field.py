@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae.arguments import check_rows
+from vae.arguments import check_floating, check_rows
 from vae.autoencoder.activations import Activation
-from vae.autoencoder.networks import initialize
+from vae.autoencoder.networks import drawn
 
 
 class NeuralField(nn.Module):
@@ -53,19 +53,16 @@ class NeuralField(nn.Module):
         if not hidden or min(latent_dim, data_dim, *hidden) < 1:
             raise ValueError(f"sizes must be positive, hidden not empty; got {(latent_dim, data_dim, hidden)}")
         for name, tensor in (("shift", shift), ("scale", scale)):
+            check_floating(name, tensor)
             if tensor.shape != (latent_dim,) or not bool(tensor.isfinite().all()):
                 raise ValueError(f"{name} must be finite and ({latent_dim},); got {tuple(tensor.shape)}")
-        if not (bool((scale > 0).all()) and xi > 0):
-            raise ValueError(f"scale and xi must be positive; got {float(scale.min())} at least, and {xi}")
+        if not (bool((scale > 0).all()) and 0 < xi < math.inf):
+            raise ValueError(f"scale and xi must be positive and finite; got {float(scale.min())} at least, and {xi}")
         self.latent_dim, self.data_dim, self.hidden, self.xi = latent_dim, data_dim, tuple(hidden), xi
         self.register_buffer("shift", shift)
         self.register_buffer("scale", scale)
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise((latent_dim, *hidden)):
-            layers += [nn.Linear(fan_in, fan_out), Activation.TANH.module()]
-        self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(hidden[-1], data_dim)
-        initialize(self, generator)
+        self.layers = drawn(lambda: _hidden_layers((latent_dim, *hidden)), generator)
+        self.head = drawn(lambda: nn.Linear(hidden[-1], data_dim), generator)
         self.to(device=shift.device, dtype=shift.dtype)
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
@@ -95,8 +92,16 @@ class NeuralField(nn.Module):
         """Hidden layers as functions of z itself, a copy: shift and scale go into the first layer's weights."""
         first = self.layers[0]
         assert isinstance(first, nn.Linear)
-        folded = nn.Linear(first.in_features, first.out_features).to(first.weight)
+        sizes = first.in_features, first.out_features
+        folded = nn.utils.skip_init(nn.Linear, *sizes, device=first.weight.device, dtype=first.weight.dtype)
         with torch.no_grad():
             folded.weight.copy_(first.weight / self.scale)
             folded.bias.copy_(first.bias - folded.weight @ self.shift)
         return nn.Sequential(folded, *list(self.layers)[1:])
+
+
+def _hidden_layers(widths: tuple[int, ...]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(widths):
+        layers += [nn.Linear(fan_in, fan_out), Activation.TANH.module()]
+    return nn.Sequential(*layers)

@@ -10,8 +10,9 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vae.arguments import check_counts, check_positive, check_variances
+from vae.arguments import check_counts, check_positive, check_seed, check_type, check_variances, check_widths
 from vae.autoencoder.model import VAE
+from vae.autoencoder.training import check_finite_weights, gradients, take_step
 from vae.deviation.neural_field import NeuralField
 
 
@@ -45,6 +46,8 @@ class NeuralFieldConfig:
     def __post_init__(self) -> None:
         check_positive(self, "xi", "reach", "penalty", "learning_rate")
         check_counts(self, "steps", "batch_size")
+        check_widths("hidden", self.hidden)
+        check_seed("seed", self.seed)
         if not 0 < self.quantile < 1:
             raise ValueError(f"quantile must lie between 0 and 1; got {self.quantile}")
 
@@ -92,9 +95,16 @@ def fit_neural_field(
 
     Raises:
         ValueError: shapes that do not fit, values not finite or not positive, or all points the same.
+        FloatingPointError: the weights are no longer finite.
     """
     config = config or NeuralFieldConfig()
+    check_type("config", config, NeuralFieldConfig)
     check_variances(latents, variances, least=2)
+    with gradients():
+        return _fit(latents.detach().clone(), variances.detach().clone(), config, progress)
+
+
+def _fit(latents: Tensor, variances: Tensor, config: NeuralFieldConfig, progress: bool) -> NeuralField:
     rng = torch.Generator().manual_seed(config.seed)
     # One scale for all axes: axes that the model does not use would be blown up to their noise otherwise. Half of the
     # largest deviation: steeper first layers resolve gaps between clusters, and fit noise from a quarter on.
@@ -111,15 +121,15 @@ def fit_neural_field(
         rows = torch.randint(len(latents), (config.batch_size,), generator=rng).to(latents.device)
         away = off_data_points(latents, config.batch_size, config.reach, ell, rng)
         floor = uncertainty_floor(away, latents, targets, ell, -math.log(config.xi))
-        with torch.enable_grad():  # also for a caller who has switched it off
-            fit = (field.log_variance(latents[rows]) - targets[rows]).square().mean()
-            demand = (floor - field.log_variance(away)).clamp(min=0).mean()
-            optimizer.zero_grad()
-            (fit + config.penalty * demand).backward()
-        optimizer.step()
+        fit = (field.log_variance(latents[rows]) - targets[rows]).square().mean()
+        demand = (floor - field.log_variance(away)).clamp(min=0).mean()
+        optimizer.zero_grad()
+        (fit + config.penalty * demand).backward()
+        take_step(optimizer)
         schedule.step()
         if step % 100 == 0:
             bar.set_postfix(fit=f"{fit.item():.3g}", floor=f"{demand.item():.3g}")
+    check_finite_weights(field, f"after {config.steps} steps")
     return field.eval().requires_grad_(False)
 
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae.arguments import check_rows
+from vae.arguments import check_floating, check_rows
 from vae.generators.feature_maps import RadialFeatures
 
 
@@ -42,9 +42,15 @@ class RBFPrecision(nn.Module):
         xi: Float[Tensor, " D"],
     ) -> None:
         super().__init__()
-        num_centers = centers.shape[0]
+        tensors = {"centers": centers, "bandwidths": bandwidths, "weights": weights, "xi": xi}
+        for name, tensor in tensors.items():
+            check_floating(name, tensor)
+        if len({(t.dtype, t.device) for t in tensors.values()}) > 1:
+            got = ", ".join(f"{t.dtype} on {t.device}" for t in tensors.values())
+            raise ValueError(f"{', '.join(tensors)} must share dtype and device; got {got}")
+        num_centers = centers.shape[0] if centers.ndim == 2 else -1
         if bandwidths.shape != (num_centers,) or weights.shape[1:] != (num_centers,) or xi.shape != weights.shape[:1]:
-            shapes = [tuple(t.shape) for t in (centers, bandwidths, weights, xi)]
+            shapes = [tuple(t.shape) for t in tensors.values()]
             raise ValueError(f"centers (K, d), bandwidths (K,), weights (D, K) and xi (D,) expected; got {shapes}")
         for name, tensor, valid in (
             ("centers", centers, centers.isfinite()),

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from vae.arguments import check_counts, check_positive, check_variances
+from vae.arguments import check_counts, check_positive, check_seed, check_type, check_variances
 from vae.autoencoder.model import VAE
 from vae.deviation.rbf import RBFPrecision
 from vae.generators.feature_maps import RadialFeatures
@@ -48,6 +48,7 @@ class RBFConfig:
     def __post_init__(self) -> None:
         check_counts(self, "num_centers", "max_iter", "num_components")
         check_positive(self, "bandwidth_factor", "xi", "tol")
+        check_seed("seed", self.seed, 32)
 
 
 class WeightFit(NamedTuple):
@@ -95,6 +96,7 @@ def fit_rbf(
         ValueError: shapes that do not fit, values not finite or not positive, or fewer points than centers.
     """
     config = config or RBFConfig()
+    check_type("config", config, RBFConfig)
     check_variances(latents, variances)
     projected = principal_components(latents, config.num_components)
     centers, assignment = cluster(projected, config.num_centers, config.seed)

@@ -1,8 +1,11 @@
 """Data sets as flat float32 rows: the bundled digits, MNIST and Fashion-MNIST, one's own arrays."""
 
 import gzip
+import math
 import struct
+import zlib
 from collections.abc import Sequence
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +15,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.datasets import load_digits as _bundled_digits
 from torch import Tensor
+
+from vae.files.tensor_files import check_regular, named_in_errors
 
 
 class Dataset(NamedTuple):
@@ -80,20 +85,33 @@ def from_arrays(x: ArrayLike | Tensor, labels: ArrayLike | Tensor | None = None,
 
     Raises:
         ValueError: wrong shapes, no rows, non-finite values, or labels that are not integers.
+        TypeError: x or labels are no real numbers.
     """
-    values = torch.as_tensor(x).to(torch.float32)
+    values = _tensor("x", x).to(torch.float32)
     if values.ndim != 2 or values.numel() == 0:
         raise ValueError(f"x must be (N, D) with N, D >= 1; got {tuple(values.shape)}")
     wrong = int((~values.isfinite()).any(dim=1).sum())
     if wrong:
         raise ValueError(f"x must be finite; {wrong} of {values.shape[0]} rows are not")
-    given = torch.zeros(values.shape[0], dtype=torch.int64) if labels is None else torch.as_tensor(labels)
+    given = torch.zeros(values.shape[0], dtype=torch.int64) if labels is None else _tensor("labels", labels)
     if given.shape != values.shape[:1] or given.is_floating_point():
         raise ValueError(f"labels must be {values.shape[0]} integers; got {given.dtype} of shape {tuple(given.shape)}")
     sample = tuple(shape) or (values.shape[1],)
-    if int(np.prod(sample)) != values.shape[1]:
+    if not all(isinstance(n, Integral) for n in sample):
+        raise TypeError(f"shape must be integers; got {sample}")
+    if math.prod(sample) != values.shape[1] or min(sample) < 1:
         raise ValueError(f"shape must have {values.shape[1]} elements; got {sample}")
     return Dataset(values, given.to(torch.int64), sample)
+
+
+def _tensor(name: str, values: ArrayLike | Tensor) -> Tensor:
+    try:
+        tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(f"{name} must be an array or a tensor of real numbers; {error}") from error
+    if tensor.is_complex():
+        raise TypeError(f"{name} must be real; got {tensor.dtype}")
+    return tensor.detach()
 
 
 def read_idx(path: str | PathLike[str]) -> NDArray[np.uint8]:
@@ -101,19 +119,30 @@ def read_idx(path: str | PathLike[str]) -> NDArray[np.uint8]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not IDX, not of unsigned bytes, or cut short.
+        ValueError: not IDX, not of unsigned bytes, cut short, or damaged.
     """
-    path = Path(path)
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    check_regular(path)
+    content = _content(Path(path))
     # Two zero bytes, the type (8: unsigned byte), the number of axes, then each axis as a big-endian uint32.
     if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(f"{path} must be an IDX file of unsigned bytes; it starts with {content[:4]!r}")
     axes = content[3]
     shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
-    data = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
-    if data.size != int(np.prod(shape)):
+    data = np.frombuffer(content, np.uint8)[4 + 4 * axes :]
+    if data.size != math.prod(shape):
         raise ValueError(f"{path} must hold {shape} bytes after its header; got {data.size}")
-    return data.reshape(shape)
+    with named_in_errors(path):  # more axes than NumPy has
+        return data.reshape(shape)
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    packed = path.read_bytes()
+    try:
+        return gzip.decompress(packed)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} must be a gzip file, whole and undamaged; it says: {error}") from error
 
 
 def _load_folder(root: Path, name: str, train: bool, classes: Sequence[int] | None, download: bool) -> Dataset:
@@ -150,6 +179,8 @@ def _torchvision_datasets() -> Any:
 def _select(data: Dataset, classes: Sequence[int] | None) -> Dataset:
     if classes is None:
         return data
+    if not all(isinstance(label, Integral) for label in classes):
+        raise TypeError(f"classes must be integers; got {list(classes)}")
     rows = torch.isin(data.labels, torch.tensor(list(classes), dtype=torch.int64))
     if not bool(rows.any()):
         raise ValueError(f"classes must name labels among {data.labels.unique().tolist()}; got {list(classes)}")

@@ -1,15 +1,20 @@
 """Converter of published npz weights to this package's VAE and RBF precision."""
 
+import zipfile
+import zlib
 from os import PathLike
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vae.arguments import check_type
 from vae.autoencoder.activations import Activation
 from vae.autoencoder.model import VAE, VAEConfig
 from vae.autoencoder.networks import PerceptronArchitecture
 from vae.deviation.rbf import RBFPrecision
+from vae.files.checkpoints import vae_of
+from vae.files.tensor_files import check_regular, named_in_errors
 
 
 def load_published(
@@ -35,19 +40,34 @@ def load_published(
         dtype: of the result; asked for here and not converted later, xi is exact in it.
 
     Raises:
-        ValueError: an entry is missing, or the shapes do not fit each other.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, no npz, an entry is missing or not finite, or the shapes do not fit each other.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        entries = {name: torch.from_numpy(archive[name]).to(dtype) for name in archive.files}
-    state = {name.removeprefix("VAE."): value for name, value in entries.items() if name.startswith("VAE.")}
-    config = _config(state, mean_activation)
-    vae = VAE(config).to(dtype)
+    check_type("mean_activation", mean_activation, Activation)
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+    check_regular(path)
+    with named_in_errors(path):
+        entries = _entries(path, dtype)
+        state = {name.removeprefix("VAE."): value for name, value in entries.items() if name.startswith("VAE.")}
+        vae = vae_of(_config(state, mean_activation), state)
+        weights, centers, bandwidths = (_entry(entries, f"RBF.{n}") for n in ("W_rbf", "centers_rbf", "lambdas_k"))
+        return vae, RBFPrecision(centers, bandwidths.reshape(-1), weights, torch.full_like(weights[:, 0], xi))
+
+
+def _entries(path: str | PathLike[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """All entries, which must be arrays of real numbers."""
     try:
-        vae.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"path must hold the weights of a VAE of {config}; {error}") from error
-    weights, centers, bandwidths = (_entry(entries, f"RBF.{n}") for n in ("W_rbf", "centers_rbf", "lambdas_k"))
-    return vae.eval(), RBFPrecision(centers, bandwidths.reshape(-1), weights, torch.full_like(weights[:, 0], xi))
+        with zipfile.ZipFile(path):
+            pass  # np.load would take an npy or a pickle as well
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError) as error:
+        raise ValueError(f"must be an npz file; {error}") from error
+    strange = [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]
+    if strange:
+        raise ValueError(f"must hold real numbers; {strange[0]} is of {arrays[strange[0]].dtype}")
+    return {name: torch.from_numpy(np.asarray(array, np.float64)).to(dtype) for name, array in arrays.items()}
 
 
 def _config(state: dict[str, Tensor], mean_activation: Activation) -> VAEConfig:
@@ -61,5 +81,5 @@ def _config(state: dict[str, Tensor], mean_activation: Activation) -> VAEConfig:
 
 def _entry(entries: dict[str, Tensor], name: str) -> Tensor:
     if name not in entries:
-        raise ValueError(f"path must hold the entry {name}; it has {sorted(entries)}")
+        raise ValueError(f"must hold the entry {name}; it has {sorted(entries)}")
     return entries[name]
