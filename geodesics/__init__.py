@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from geodesics.curves.initial import InitialCurves, Straight
     from geodesics.generators.checks import GeneratorReport, check_generator
     from geodesics.generators.derivatives import contracted_hessian, directional_second_derivative, value_and_jacobian
+    from geodesics.generators.forward_mode import forward_mode
     from geodesics.generators.protocols import (
         DirectionalGenerator,
         Generator,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "generators.checks": ("GeneratorReport", "check_generator"),
     "generators.derivatives": ("contracted_hessian", "directional_second_derivative", "value_and_jacobian"),
+    "generators.forward_mode": ("forward_mode",),
     "generators.protocols": (
         "DirectionalGenerator",
         "Generator",
@@ -141,6 +143,7 @@ __all__ = [
     "energy",
     "exp_map",
     "fit_land",
+    "forward_mode",
     "frechet_mean",
     "gaussian_curvature",
     "general_acceleration",

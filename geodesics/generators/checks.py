@@ -15,6 +15,7 @@ from geodesics.generators.derivatives import (
     directional_second_derivative,
     value_and_jacobian,
 )
+from geodesics.generators.forward_mode import forward_mode
 from geodesics.generators.protocols import Generator
 
 
@@ -114,7 +115,7 @@ def _consistent(generator: Generator, z: Tensor, v: Tensor, J: Tensor, first: Te
     """Whether J v, and F''[v, v] by two other routes, are what they were, to half of the digits."""
     if isinstance(generator, nn.Module) and any(isinstance(m, torch.jit.ScriptModule) for m in generator.modules()):
         return False
-    with torch.enable_grad():  # torch's second forward derivative of SiLU and Mish asks for it
+    with torch.enable_grad(), forward_mode():  # torch's second forward derivative of SiLU and Mish asks for it
         nested: Tensor = jvp(lambda point: directional_derivative(generator, point, v), (z,), (v,))[1]
     # Weights without a pattern that the outputs could share.
     w = torch.arange(1, 1 + first.shape[1], dtype=z.dtype, device=z.device).cos().expand_as(first)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
+from geodesics.generators.forward_mode import forward_mode
 from geodesics.generators.protocols import (
     DirectionalGenerator,
     Generator,
@@ -127,6 +128,13 @@ def second_order(
     the three have in common once.
     """
     if isinstance(generator, SecondOrderGenerator):
-        return generator.second_order(z)
+        with forward_mode():
+            own_F, own_J, contraction = generator.second_order(z)
+
+        def contracted(w: Tensor) -> Tensor:
+            with forward_mode():
+                return contraction(w)
+
+        return own_F, own_J, contracted
     F, J = value_and_jacobian(generator, z)
     return F, J, lambda w: contracted_hessian(generator, z, w)

@@ -8,6 +8,7 @@ once more.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from typing import Any
 
@@ -17,17 +18,31 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from geodesics.generators.forward_mode import forward_mode
+
 
 class ByFormula(TorchFunctionMode):
     """Inside ``with ByFormula():`` those operations are computed from elementary ones, right at every order.
 
     The values differ by rounding. It sees what is called from Python, so ``nn.LayerNorm`` in any module or function;
-    it does not see into modules made by ``torch.jit``, which `check_generator` tells.
+    it does not see into modules made by ``torch.jit``, which `check_generator` tells. As derivatives are taken inside,
+    it is entered by one thread at a time: see `geodesics.generators.forward_mode`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.formulas = _formulas()
+        self.formulas, self.alone = _formulas(), ExitStack()
+
+    def __enter__(self) -> "ByFormula":
+        self.alone.enter_context(forward_mode())
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        try:
+            super().__exit__(*raised)
+        finally:
+            self.alone.close()
 
     def __torch_function__(
         self,

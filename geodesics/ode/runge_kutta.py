@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from geodesics.generators.derivatives import basis_tangents
+from geodesics.generators.forward_mode import forward_mode
 
 Field = Callable[[Tensor], Tensor]
 
@@ -51,7 +52,7 @@ def step_derivative(field: Field, y: Float[Tensor, "b m"], h: Float[Tensor, " b"
         return _advance(field, state, h)[0]
 
     # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
-    with torch.enable_grad():
+    with torch.enable_grad(), forward_mode():
         return vmap(lambda tangent: jvp(new_state, (y,), (tangent,))[1])(basis_tangents(y)).movedim(0, -1)
 
 

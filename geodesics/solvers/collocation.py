@@ -14,6 +14,7 @@ from geodesics.curves.curve import Curve
 from geodesics.curves.elements import make_elements
 from geodesics.curves.quintics import QUINTIC, hermite
 from geodesics.generators.derivatives import basis_tangents
+from geodesics.generators.forward_mode import forward_mode
 from geodesics.metrics.metric import Metric
 from geodesics.minimization.newton import newton_decrement
 from geodesics.solvers.certificate import Ended, certified_result
@@ -152,7 +153,7 @@ class _GeodesicODE:
         state = self._state(y)
         self.accelerations += state.numel()
         # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
-        with torch.enable_grad():
+        with torch.enable_grad(), forward_mode():
             columns = vmap(lambda tangent: jvp(self._field, (state,), (tangent,))[1])(basis_tangents(state))
         derivatives = columns.permute(2, 0, 1).detach().double().cpu().numpy()
         if not np.isfinite(derivatives).all():

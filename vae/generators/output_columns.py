@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geodesics import forward_mode
 from vae.generators.feature_maps import PerceptronFeatures, RadialFeatures, weighted_gram
 from vae.generators.output_links import IDENTITY, Link
 
@@ -170,7 +171,8 @@ class AutodiffPart(nn.Module):
 
     def directional_derivative(self, z: Tensor, v: Tensor) -> Tensor:
         """The derivative of F along v, by one forward-mode pass."""
-        return torch.func.jvp(self, (z,), (v,))[1]
+        with forward_mode():
+            return torch.func.jvp(self, (z,), (v,))[1]
 
     def second_order(self, z: Tensor, value: Tensor, jacobian: Tensor) -> Contraction:
         """As `write_jacobian`; then d forward-mode derivatives of one gradient."""
@@ -186,7 +188,8 @@ def jacobian_by_autodiff(function: Callable[[Tensor], Tensor], z: Tensor) -> tup
     """F (B, D) and dF/dz (d, B, D) of a row-wise function by forward mode, vmapped over the d basis
     tangents."""
     derivative = torch.func.vmap(lambda tangent: torch.func.jvp(function, (z,), (tangent,))[:2])
-    values, tangents = derivative(_basis(z))
+    with forward_mode():
+        values, tangents = derivative(_basis(z))
     return values[0], tangents
 
 
@@ -194,7 +197,8 @@ def hessian_by_autodiff(function: Callable[[Tensor], Tensor], z: Tensor, w: Tens
     """sum_o w_o d2F_o/dz_a dz_b (B, d, d) of a row-wise function: forward mode over the gradient of sum(w *
     F)."""
     gradient = torch.func.grad(lambda points: (w * function(points)).sum())
-    columns = torch.func.vmap(lambda tangent: torch.func.jvp(gradient, (z,), (tangent,))[1])(_basis(z))
+    with forward_mode():
+        columns = torch.func.vmap(lambda tangent: torch.func.jvp(gradient, (z,), (tangent,))[1])(_basis(z))
     return cast(Tensor, columns.permute(1, 0, 2).contiguous())
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from geodesics import forward_mode
 from vae.arguments import check_rows
 from vae.autoencoder.activations import Activation
 from vae.autoencoder.model import VAE
@@ -109,7 +110,8 @@ class DecoderGenerator(nn.Module, ABC):
         if v.shape != z.shape:
             raise ValueError(f"v must be (B, d) = {tuple(z.shape)} as z; got {tuple(v.shape)}")
         if _is_differentiated(z) or _is_differentiated(v):
-            derivative: Tensor = torch.func.jvp(self, (z,), (v,))[1]
+            with forward_mode():
+                derivative: Tensor = torch.func.jvp(self, (z,), (v,))[1]
             return derivative
         pushed = z.new_empty(z.shape[0], self.output_dim)
         with torch.no_grad():
@@ -307,4 +309,9 @@ def _is_differentiated(x: Tensor) -> bool:
     """Whether a derivative or a vmap follows x: then in-place forms would drop it."""
     if torch._C._functorch.is_functorch_wrapped_tensor(x):
         return True
-    return (x.requires_grad and torch.is_grad_enabled()) or forward_ad.unpack_dual(x).tangent is not None
+    if x.requires_grad and torch.is_grad_enabled():
+        return True
+    try:
+        return forward_ad.unpack_dual(x).tangent is not None
+    except RuntimeError:  # another thread left forward mode in between: then x, of this thread, was not in it
+        return False
