@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from geodesics.curves.initial import InitialCurves, Straight
     from geodesics.generators.checks import GeneratorReport, check_generator
     from geodesics.generators.derivatives import contracted_hessian, directional_second_derivative, value_and_jacobian
-    from geodesics.generators.forward_mode import forward_mode
     from geodesics.generators.protocols import (
         DirectionalGenerator,
         Generator,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         Stack,
     )
     from geodesics.generators.reduction import ReducibleGenerator
+    from geodesics.generators.threads import forward_mode
     from geodesics.graphs.graph_paths import GraphPaths
     from geodesics.land.density import Land
     from geodesics.land.fit import LandFit, LandOptions, fit_land
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "generators.checks": ("GeneratorReport", "check_generator"),
     "generators.derivatives": ("contracted_hessian", "directional_second_derivative", "value_and_jacobian"),
-    "generators.forward_mode": ("forward_mode",),
+    "generators.threads": ("forward_mode",),
     "generators.protocols": (
         "DirectionalGenerator",
         "Generator",

@@ -15,8 +15,8 @@ from geodesics.generators.derivatives import (
     directional_second_derivative,
     value_and_jacobian,
 )
-from geodesics.generators.forward_mode import forward_mode
 from geodesics.generators.protocols import Generator
+from geodesics.generators.threads import forward_mode
 
 
 class GeneratorReport(NamedTuple):

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
-from geodesics.generators.forward_mode import forward_mode
 from geodesics.generators.protocols import (
     DirectionalGenerator,
     Generator,
@@ -15,6 +14,7 @@ from geodesics.generators.protocols import (
     JacobianGenerator,
     SecondOrderGenerator,
 )
+from geodesics.generators.threads import forward_mode
 from geodesics.generators.torch_repairs import ByFormula
 
 

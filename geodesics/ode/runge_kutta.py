@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from geodesics.generators.derivatives import basis_tangents
-from geodesics.generators.forward_mode import forward_mode
+from geodesics.generators.threads import forward_mode
 
 Field = Callable[[Tensor], Tensor]
 

@@ -14,7 +14,7 @@ from geodesics.curves.curve import Curve
 from geodesics.curves.elements import make_elements
 from geodesics.curves.quintics import QUINTIC, hermite
 from geodesics.generators.derivatives import basis_tangents
-from geodesics.generators.forward_mode import forward_mode
+from geodesics.generators.threads import forward_mode
 from geodesics.metrics.metric import Metric
 from geodesics.minimization.newton import newton_decrement
 from geodesics.solvers.certificate import Ended, certified_result
