@@ -1,6 +1,7 @@
 """Is this callable a generator the core can trust? Run once on your own decoder."""
 
 import copy
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,9 @@ from geodesics.generators.derivatives import (
     directional_second_derivative,
     value_and_jacobian,
 )
-from geodesics.generators.protocols import Generator
+from geodesics.generators.modes import Forward
+from geodesics.generators.protocols import DirectionalGenerator, Generator, HessianGenerator, JacobianGenerator
+from geodesics.generators.routes import first_way, reverse_dropped, second_way
 from geodesics.generators.threads import forward_mode
 
 
@@ -35,7 +38,14 @@ class GeneratorReport(NamedTuple):
             generator's own, for a ``torch.autograd.Function`` whose forward rule cannot be differentiated, and for
             every ``torch.jit`` module: scripted ones lose derivatives from the second call on, traced ones keep
             torch's wrong rules (see `geodesics.generators.torch_repairs`).
-        messages: one sentence per finding, empty when all is well.
+        differentiable: whether derivatives are those of the values, in forward and in reverse mode. False where
+            something drops them: ``.detach()``, ``torch.no_grad``, rounding; public functions refuse such a generator,
+            or warn where only reverse mode is dropped.
+        argument_kept: whether the points that it is called with stay as they are. False for one that writes into them;
+            public functions then call it with copies.
+        first_derivatives: how they are had: "its own", "forward mode", "reverse mode, twice", "differences", ...
+        second_derivatives: how they are had.
+        messages: one sentence per finding, and one where D <= d, which is no fault but worth knowing.
     """
 
     latent_dimension: int
@@ -45,16 +55,23 @@ class GeneratorReport(NamedTuple):
     full_rank: bool
     smooth: bool
     consistent: bool
+    differentiable: bool
+    argument_kept: bool
+    first_derivatives: str
+    second_derivatives: str
     messages: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.messages
+        """Whether no fault was found."""
+        whole = self.rows_independent and self.finite and self.full_rank and self.smooth
+        return whole and self.consistent and self.differentiable and self.argument_kept
 
 
 def check_generator(generator: Generator, z: Float[Tensor, "b d"]) -> GeneratorReport:
     """Check a decoder at some latent points: shapes, coupled rows, finite values, rank, derivatives against each other.
+
+    A fault of the decoder is reported and does not raise. The decoder and the points stay as they are.
 
     Args:
         generator: the callable ``(B, d) -> (B, D)`` to check.
@@ -69,27 +86,77 @@ def check_generator(generator: Generator, z: Float[Tensor, "b d"]) -> GeneratorR
     """
     check_callable("generator", generator, "(B, d) -> (B, D)")
     check_points("z", z, "B", least=2)
+    z = z.detach()
     if isinstance(generator, nn.Module):
         generator = copy.deepcopy(generator)  # running statistics of training mode stay as they are
     with torch.no_grad():
-        F = generator(z)
+        points = z.clone()
+        F = generator(points)
         check_output("generator", z, F, "(B, d) to (B, D)")
         check_kept("generator", z, F)
-        # A row with itself for company: batch statistics and dropout give it away.
-        alone = torch.cat([generator(row.expand(2, -1))[:1] for row in z[:4].split(1)])
-        rows_independent = _same(generator(z.flip(0)).flip(0), F) and _same(alone, F[:4])
-        finite, full_rank, smooth, consistent = bool(F.isfinite().all()), True, True, True
-        if rows_independent and finite:
-            finite, full_rank, smooth, consistent = _derivatives(generator, z)
+        kept = torch.equal(points.nan_to_num(), z.nan_to_num())
+        rows_independent, finite = _rows_independent(generator, z, F.clone()), bool(F.isfinite().all())
+    seen = _Derivatives()
+    if rows_independent and finite:
+        seen = _derivatives(generator, z)
     findings = (
         (rows_independent, "rows are coupled: use eval mode (batch normalization and dropout off)"),
-        (finite, "values or derivatives are not finite at some points"),
-        (full_rank, "the Jacobian is rank deficient somewhere: the metric is singular there"),
-        (smooth, "second derivatives vanish (ReLU, or linear): the geodesic ODE sees straight lines; minimize energy"),
-        (consistent, "derivatives contradict each other: wrong ones of its own, or of torch (torch.jit has some)"),
+        (finite and seen.finite, "values or derivatives are not finite at some points"),
+        (seen.full_rank, "the Jacobian is rank deficient somewhere: the metric is singular there"),
+        (
+            seen.smooth,
+            "second derivatives vanish (ReLU, linear): the geodesic ODE sees straight lines; minimize energy",
+        ),
+        (seen.consistent, "derivatives contradict each other: wrong ones of its own, or of torch (torch.jit has some)"),
+        (not seen.trouble, seen.trouble),
+        (kept, "it writes into its argument, and is called with copies: clone the points at its front"),
+        (
+            F.shape[1] > z.shape[1],
+            f"D = {F.shape[1]} is no more than d = {z.shape[1]}: an invertible decoder has a flat metric, and its "
+            "geodesics decode to chords, straight lines in data space",
+        ),
     )
     messages = tuple(sentence for fine, sentence in findings if not fine)
-    return GeneratorReport(z.shape[1], F.shape[1], rows_independent, finite, full_rank, smooth, consistent, messages)
+    return GeneratorReport(
+        z.shape[1],
+        F.shape[1],
+        rows_independent,
+        finite and seen.finite,
+        seen.full_rank,
+        seen.smooth,
+        seen.consistent,
+        not seen.trouble,
+        kept,
+        seen.first_words,
+        seen.second_words,
+        messages,
+    )
+
+
+class _Derivatives(NamedTuple):
+    """What was seen of derivatives; nothing wrong, where they were not looked at."""
+
+    finite: bool = True
+    full_rank: bool = True
+    smooth: bool = True
+    consistent: bool = True
+    trouble: str = ""
+    first_words: str = "not asked for"
+    second_words: str = "not asked for"
+
+
+def _rows_independent(generator: Generator, z: Tensor, F: Tensor) -> bool:
+    """Whether outputs F are the same in another order, and for a row with itself for company.
+
+    That gives away batch statistics and dropout; so does a decoder that fails with another number of rows.
+    """
+    try:
+        alone = torch.cat([generator(row.repeat(2, 1))[:1] for row in z[:4].split(1)])
+        return _same(generator(z.flip(0)).flip(0), F) and _same(alone, F[:4])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        return False
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -97,26 +164,39 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool(torch.isclose(a, b, rtol=0, atol=float(tolerance), equal_nan=True).all())
 
 
-def _derivatives(generator: Generator, z: Tensor) -> tuple[bool, bool, bool, bool]:
+def _derivatives(generator: Generator, z: Tensor) -> _Derivatives:
     """Whether derivatives are finite, Jacobians of full rank, second derivatives there, and all routes in agreement."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is in the report
+        try:
+            return _compare(generator, z)._replace(trouble=reverse_dropped(generator, z))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            return _Derivatives(trouble=str(error).partition("\n")[0] or type(error).__name__)
+
+
+def _compare(generator: Generator, z: Tensor) -> _Derivatives:
     rounding = 10 * torch.finfo(z.dtype).eps
     _, J = value_and_jacobian(generator, z)
     v = torch.ones_like(z)
     first, second = directional_second_derivative(generator, z, v)
+    first_words = "its own" if isinstance(generator, JacobianGenerator) else first_way(generator, z).words
+    second_words = "its own" if isinstance(generator, HessianGenerator) else second_way(generator, z).words
     if not bool(J.isfinite().all() & second.isfinite().all()):
-        return False, True, True, True
+        return _Derivatives(finite=False, first_words=first_words, second_words=second_words)
     singular = torch.linalg.svdvals(J.movedim(0, 1))
     full_rank = J.shape[-1] >= J.shape[0] and bool((singular[:, -1] > rounding * singular[:, 0]).all())
     smooth = bool(second.abs().amax() > rounding * first.abs().amax())
-    return True, full_rank, smooth, _consistent(generator, z, v, J, first, second)
+    consistent = _consistent(generator, z, v, J, first, second)
+    return _Derivatives(True, full_rank, smooth, consistent, "", first_words, second_words)
 
 
 def _consistent(generator: Generator, z: Tensor, v: Tensor, J: Tensor, first: Tensor, second: Tensor) -> bool:
     """Whether J v, and F''[v, v] by two other routes, are what they were, to half of the digits."""
     if isinstance(generator, nn.Module) and any(isinstance(m, torch.jit.ScriptModule) for m in generator.modules()):
         return False
-    with torch.enable_grad(), forward_mode():  # torch's second forward derivative of SiLU and Mish asks for it
-        nested: Tensor = jvp(lambda point: directional_derivative(generator, point, v), (z,), (v,))[1]
+    nested = _nested(generator, z, v, second)
     # Weights without a pattern that the outputs could share.
     w = torch.arange(1, 1 + first.shape[1], dtype=z.dtype, device=z.device).cos().expand_as(first)
     form = torch.einsum("bij,bi,bj->b", contracted_hessian(generator, z, w), v, v)
@@ -130,3 +210,13 @@ def _consistent(generator: Generator, z: Tensor, v: Tensor, J: Tensor, first: Te
             (form - (w * second).sum(1), (w.abs() * scale).sum(1)),
         )
     )
+
+
+def _nested(generator: Generator, z: Tensor, v: Tensor, otherwise: Tensor) -> Tensor:
+    """F''[v, v] by nested forward mode; where first derivatives are had in another way it says nothing."""
+    own = isinstance(generator, DirectionalGenerator)
+    if not own and not isinstance(first_way(generator, z), Forward):
+        return otherwise
+    with torch.enable_grad(), forward_mode():  # torch's second forward derivative of SiLU and Mish asks for it
+        nested: Tensor = jvp(lambda point: directional_derivative(generator, point, v), (z,), (v,))[1]
+    return nested

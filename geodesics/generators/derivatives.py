@@ -1,27 +1,33 @@
-"""Derivatives of generators, for all rows at once and without a D x D object."""
+"""Derivatives of generators, for all rows at once and without a D x D object.
+
+How they are had is chosen once per generator: a generator's own, forward mode, reverse mode or differences; see
+`geodesics.generators.routes`. A decoder whose derivatives contradict its values is refused.
+"""
 
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, jvp, vjp, vmap
 
+from geodesics.generators.differences import DifferencesOfFirst, derivative_along
+from geodesics.generators.modes import Forward, basis_tangents
 from geodesics.generators.protocols import (
     DirectionalGenerator,
+    FlatField,
     Generator,
     HessianGenerator,
     JacobianGenerator,
     SecondOrderGenerator,
 )
+from geodesics.generators.routes import callable_of, first_way, second_way, transposed_way
 from geodesics.generators.threads import forward_mode
 from geodesics.generators.torch_repairs import ByFormula
 
 
-def basis_tangents(z: Float[Tensor, "b d"]) -> Float[Tensor, "d b d"]:
-    """The d constant tangent fields e_1, ..., e_d on the rows of z."""
-    d = z.shape[-1]
-    return torch.eye(d, dtype=z.dtype, device=z.device)[:, None, :].expand(d, *z.shape)
+def value(generator: Generator, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
+    """F(z); a generator that writes into its argument is given a copy."""
+    return callable_of(generator, z)(z)
 
 
 def value_and_jacobian(
@@ -31,7 +37,8 @@ def value_and_jacobian(
 
     d forward-mode passes, vmapped over the basis tangents of the whole batch, so batched modules (convolutions,
     ``view(z.shape[0], ...)``) work as they are; a generator's own ``value_and_jacobian`` is used where it has one.
-    Forward mode costs about d + 1 evaluations, reverse mode D.
+    Forward mode costs about d + 1 evaluations. Where torch has none, reverse mode twice costs some 3 d, reverse mode
+    over the outputs 2 D, and differences 12 d.
 
     Args:
         generator: row-wise callable ``(B, d) -> (B, D)``.
@@ -39,25 +46,43 @@ def value_and_jacobian(
 
     Returns:
         F ``(B, D)`` and J ``(d, B, D)``.
+
+    Raises:
+        ValueError: when derivatives contradict the generator's values, as behind ``.detach()`` or rounding.
     """
     with ByFormula():  # whoever differentiates J differentiates forward twice
         if isinstance(generator, JacobianGenerator):
             return generator.value_and_jacobian(z)
-        # torch's annotation of out_dims leaves out None, which its documentation allows
-        along = vmap(lambda tangent: jvp(generator, (z,), (tangent,)), out_dims=(None, 0))  # type: ignore[arg-type]
-        F, J = along(basis_tangents(z))[:2]
-        return F, J
+        way = first_way(generator, z)
+        return way.jacobian(callable_of(generator, z), z, basis_tangents(z))
 
 
 def directional_derivative(
     generator: Generator, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
 ) -> Float[Tensor, "b D"]:
-    """J(z) v, one forward-mode pass; a generator's own ``directional_derivative`` is used where it has one."""
-    # Dual numbers cannot be written over expanded rows.
+    """J(z) v, one forward-mode pass; a generator's own ``directional_derivative`` is used where it has one.
+
+    Raises:
+        ValueError: as `value_and_jacobian`.
+    """
     with ByFormula():
         if isinstance(generator, DirectionalGenerator):
             return generator.directional_derivative(z, v)
-        return jvp(generator, (z.contiguous(),), (v.contiguous(),))[1]
+        way = first_way(generator, z)
+        return way.along(callable_of(generator, z), z, v)
+
+
+def transposed_derivative(
+    generator: Generator, z: Float[Tensor, "b d"], w: Float[Tensor, "b D"]
+) -> Float[Tensor, "b d"]:
+    """J(z)^T w, one backward pass; by the Jacobian where reverse mode does not run or drops derivatives.
+
+    Raises:
+        ValueError: as `value_and_jacobian`.
+    """
+    with ByFormula():
+        way = transposed_way(generator, z)
+        return way(callable_of(generator, z), z, w)
 
 
 def directional_second_derivative(
@@ -65,12 +90,8 @@ def directional_second_derivative(
 ) -> tuple[Float[Tensor, "b D"], Float[Tensor, "b D"]]:
     """J(z) v and F''(z)[v, v] for all D outputs at once; no Christoffel tensor is formed.
 
-    The Hessian H(w) of ``<w, F(z)>`` is linear in w, and ``<w, F''[v, v]> = v^T H(w) v``: so F''[v, v] is what the
-    transpose of ``w -> H(w) v`` makes of v. H(w) v is a forward-mode pass through a reverse-mode gradient, and its
-    transpose one more reverse pass; w is any constant, since only the dependence on it is asked for.
-
-    Two nested forward-mode passes would be shorter, but torch's are silently wrong for some operations (see
-    `geodesics.generators.torch_repairs`). The cost is much the same, that of some six evaluations.
+    Forward over reverse mode, some six evaluations; nested forward mode, reverse over reverse mode or differences of
+    first derivatives where that does not run or drops derivatives.
 
     Args:
         generator: row-wise callable ``(B, d) -> (B, D)``.
@@ -79,20 +100,22 @@ def directional_second_derivative(
 
     Returns:
         J v and F''[v, v], both ``(B, D)``.
+
+    Raises:
+        ValueError: as `value_and_jacobian`.
     """
-    z, v = z.contiguous(), v.contiguous()  # as above
+    with ByFormula():
+        way = second_way(generator, z)
+        return way.along(callable_of(generator, z), z, v, v)
 
-    def gradient(point: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        F, pull = vjp(generator, point)[:2]
-        return pull(w)[0], F
 
-    def hessian_times_v(w: Tensor) -> tuple[Tensor, Tensor]:
-        return jvp(lambda point: gradient(point, w), (z,), (v,))[1]  # of F too: that is J v
-
-    # With gradients switched off, torch has no batched second derivative of Mish.
-    with torch.enable_grad(), ByFormula():
-        transpose, first = vjp(hessian_times_v, torch.zeros_like(generator(z)), has_aux=True)[1:]  # type: ignore[misc]
-        return first, transpose(v)[0]
+def mixed_second_derivative(
+    generator: Generator, z: Float[Tensor, "b d"], u: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
+) -> Float[Tensor, "b D"]:
+    """F''(z)[u, v], ``(B, D)``; as `directional_second_derivative`, which it is for u = v."""
+    with ByFormula():
+        way = second_way(generator, z)
+        return way.along(callable_of(generator, z), z, u, v)[1]
 
 
 def contracted_hessian(
@@ -101,7 +124,7 @@ def contracted_hessian(
     """The Hessian of ``<w, F(z)>`` in z for constant weights w, row by row.
 
     d forward-mode passes through one reverse-mode gradient; a generator's own ``contracted_hessian`` is used where
-    it has one.
+    it has one, and where they do not run or drop derivatives, what `directional_second_derivative` uses.
 
     Args:
         generator: row-wise callable ``(B, d) -> (B, D)``.
@@ -110,13 +133,16 @@ def contracted_hessian(
 
     Returns:
         ``sum_o w_o d^2 F_o / dz dz``, ``(B, d, d)``.
+
+    Raises:
+        ValueError: as `value_and_jacobian`.
     """
     with ByFormula():
         if isinstance(generator, HessianGenerator):
             return generator.contracted_hessian(z, w)
-        gradient = grad(lambda point: (generator(point) * w).sum())
-        columns = vmap(lambda tangent: jvp(gradient, (z,), (tangent,))[1])(basis_tangents(z))
-        return columns.movedim(0, -1)
+        way = second_way(generator, z)
+        H = way.contracted(callable_of(generator, z), z, w, basis_tangents(z)).movedim(0, -1)
+        return (H + H.mT) / 2 if isinstance(way, DifferencesOfFirst) else H
 
 
 def second_order(
@@ -138,3 +164,31 @@ def second_order(
         return own_F, own_J, contracted
     F, J = value_and_jacobian(generator, z)
     return F, J, lambda w: contracted_hessian(generator, z, w)
+
+
+def field_and_derivative(
+    field: Callable[[Tensor], Tensor], z: Float[Tensor, "b d"]
+) -> tuple[Float[Tensor, "b d d"], Float[Tensor, "d b d d"]]:
+    """A tensor field G(z) and its derivatives ``dG[k] = dG/dz_k``."""
+    G, dG = value_and_jacobian(FlatField(field), z)
+    shape = z.shape[-1], z.shape[-1]
+    return G.unflatten(-1, shape), dG.unflatten(-1, shape)
+
+
+def derivative_of_map(function: Callable[[Tensor], Tensor], y: Float[Tensor, "b m"]) -> Float[Tensor, "m b n"]:
+    """The derivatives of a row-wise map ``(B, m) -> (B, n)`` that may contain derivatives of a generator.
+
+    Forward mode; differences where what the map contains cannot itself be differentiated.
+    """
+    # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
+    with torch.enable_grad(), forward_mode():
+        try:
+            return Forward().jacobian(function, y, basis_tangents(y))[1]
+        except (NotImplementedError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+
+    def in_blocks(points: Tensor) -> Tensor:  # the map may hold something of its own for every row
+        return torch.cat([function(block) for block in points.split(len(y))])
+
+    return torch.stack([derivative_along(in_blocks, y, tangent)[0] for tangent in basis_tangents(y)])

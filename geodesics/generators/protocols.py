@@ -1,6 +1,7 @@
 """What the core asks of a decoder: a row-wise map from latent points to data space."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -74,3 +75,13 @@ class Stack(nn.Module):
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
         return torch.cat([generator(z) for generator in self.generators], dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class FlatField:
+    """A tensor field ``(B, d) -> (B, d, d)`` as a generator ``(B, d) -> (B, d^2)``."""
+
+    field: Callable[[Tensor], Tensor]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.field(z).flatten(1)

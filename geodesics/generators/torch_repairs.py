@@ -2,9 +2,9 @@
 
 Torch derives a forward derivative from a hand-written rule per operation, and some rules are wrong once they are
 themselves differentiated: those of layer and instance normalization take the mean and the variance for constants
-(pytorch issue 196700), without a word. The gated linear unit has no such rule at all, and fused attention not even a
-forward derivative. Geodesics need derivatives of derivatives: the acceleration is one, and shooting differentiates it
-once more.
+(pytorch issue 196700), without a word. The gated linear unit has no such rule at all, fused attention and distances not
+even a forward derivative, and that of group normalization fails on what a transpose leaves behind. Geodesics need
+derivatives of derivatives: the acceleration is one, and shooting differentiates it once more.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,6 +85,52 @@ def instance_norm(
     return _affine(_standardized(input, space, eps), weight, bias)
 
 
+def group_norm(
+    input: Tensor,  # noqa: A002
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    """As `layer_norm` over groups of channels and the axes after them, of inputs with any strides."""
+    x = input.reshape(len(input), num_groups, -1)
+    per_channel = (-1, *(1 for _ in range(2, input.ndim)))
+    weight, bias = (None if t is None else t.reshape(per_channel) for t in (weight, bias))
+    return _affine(_standardized(x, (-1,), eps).reshape(input.shape), weight, bias)
+
+
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
+    """Distances of all rows of x1 ``(..., P, M)`` to all rows of x2 ``(..., R, M)``, as `torch.cdist`.
+
+    Where two points are equal the Euclidean distance has a kink, but its square has none: there the root is taken of a
+    number that is almost zero, which keeps the derivatives of the square.
+    """
+    gap = x1[..., :, None, :] - x2[..., None, :, :]
+    if p == 2:
+        return _root(gap.square().sum(-1))
+    size = gap.abs()
+    if p == 0:
+        return (size > 0).to(gap).sum(-1)
+    if p == 1:
+        return size.sum(-1)
+    if p == torch.inf:
+        return size.amax(-1)
+    total = size.pow(p).sum(-1)
+    apart = total > 0
+    return torch.where(apart, total, torch.ones_like(total)).pow(1 / p) * apart
+
+
+def _root(squares: Tensor) -> Tensor:
+    nothing = torch.finfo(squares.dtype).tiny ** (1 / 3)  # its powers down to -5/2 are finite
+    return torch.where(squares > 0, squares, squares + nothing).sqrt()
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:  # noqa: A002
+    """``max(0, min(6, x + 3)) / 6``, as `torch.nn.functional.hardsigmoid`; the argument is never written to."""
+    return functional.relu6(input + 3) / 6
+
+
 def glu(input: Tensor, dim: int = -1) -> Tensor:  # noqa: A002
     """``a sigmoid(b)`` of the two halves, as `torch.nn.functional.glu`."""
     a, b = input.chunk(2, dim)
@@ -109,6 +155,10 @@ def _formulas() -> Mapping[Callable[..., Any], Callable[..., Any]]:
         functional.layer_norm: torch.compiler.disable(layer_norm),
         torch.layer_norm: torch.compiler.disable(layer_norm),
         functional.instance_norm: torch.compiler.disable(instance_norm),
+        functional.group_norm: torch.compiler.disable(group_norm),
+        torch.group_norm: torch.compiler.disable(group_norm),
+        torch.cdist: torch.compiler.disable(cdist),
+        functional.hardsigmoid: torch.compiler.disable(hardsigmoid),
         functional.glu: torch.compiler.disable(glu),
         # Torch's own, from elementary operations instead of one kernel.
         **{function: torch.compiler.disable(sdpa_kernel(SDPBackend.MATH)(function)) for function in attentions},

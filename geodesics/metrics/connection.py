@@ -10,11 +10,9 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jvp, vmap
 
-from geodesics.generators.derivatives import basis_tangents, directional_second_derivative, value_and_jacobian
+from geodesics.generators.derivatives import directional_second_derivative, field_and_derivative, value_and_jacobian
 from geodesics.generators.protocols import Generator
-from geodesics.generators.torch_repairs import ByFormula
 
 TensorField = Callable[[Tensor], Tensor]
 
@@ -30,11 +28,9 @@ def tensor_derivative(
     tensor: TensorField, z: Float[Tensor, "b d"]
 ) -> tuple[Float[Tensor, "b d d"], Float[Tensor, "d b d d"]]:
     """G(z) and its derivatives ``dG[k] = dG/dz_k``, by d vmapped forward-mode passes."""
-    along = vmap(lambda tangent: jvp(tensor, (z,), (tangent,)), out_dims=(None, 0))  # type: ignore[arg-type]
     # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
-    with torch.enable_grad(), ByFormula():
-        G, dG = along(basis_tangents(z))[:2]
-    return G, dG
+    with torch.enable_grad():
+        return field_and_derivative(tensor, z)
 
 
 def christoffel_symbols(tensor: TensorField, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d d"]:

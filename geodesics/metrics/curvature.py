@@ -8,12 +8,10 @@ a pullback metric they agree to rounding.
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jvp
 
 from geodesics.batches.arguments import check_alike, check_metric, check_points
-from geodesics.generators.derivatives import value_and_jacobian
-from geodesics.generators.protocols import Generator
-from geodesics.generators.torch_repairs import ByFormula
+from geodesics.generators.derivatives import mixed_second_derivative, value_and_jacobian
+from geodesics.generators.protocols import FlatField, Generator
 from geodesics.metrics.connection import TensorField, solve_metric, tensor_derivative
 from geodesics.metrics.metric import Metric, PullbackMetric
 
@@ -76,13 +74,13 @@ def pullback_curvature(
 
     ``K = (<II(u, u), II(v, v)> - |II(u, v)|^2) / (|J u|^2 |J v|^2 - <J u, J v>^2)``, with II(u, v) the part of
     F''[u, v] normal to the columns of J (do Carmo, *Riemannian Geometry*, chapter 6, theorem 2.5). Cost: one Jacobian
-    and three nested forward-mode passes.
+    and three second derivatives.
 
     Args, result: as in `sectional_curvature`, for the generator ``(B, d) -> (B, D)`` of the metric.
     """
     _, J = value_and_jacobian(generator, z)
     frame, R = torch.linalg.qr(J.permute(1, 2, 0))
-    uu, vv, uv = (_normal(frame, _second_derivative(generator, z, *pair)) for pair in ((u, u), (v, v), (u, v)))
+    uu, vv, uv = (_normal(frame, mixed_second_derivative(generator, z, *pair)) for pair in ((u, u), (v, v), (u, v)))
     numerator = (uu * vv).sum(1) - uv.square().sum(1)
     return _over_area(numerator, R @ u[..., None], R @ v[..., None], _full_rank(R))
 
@@ -94,25 +92,19 @@ def general_curvature(
 
     ``<R(u, v) v, u> = d_u d_v G(u, v) - (d_u d_u G(v, v) + d_v d_v G(u, u)) / 2 + |Gamma(u, v)|^2
     - <Gamma(u, u), Gamma(v, v)>``, the textbook's expression of the curvature tensor with all indices down, contracted
-    with u and v. Cost: d forward-mode and three nested forward-mode passes through the tensor.
+    with u and v. Cost: d forward-mode passes and three second derivatives of the tensor.
 
     Args, result: as in `sectional_curvature`, for a tensor field ``(B, d) -> (B, d, d)``.
     """
     G, dG = tensor_derivative(tensor, z)
-    uv, uu, vv = (_second_derivative(tensor, z, *pair) for pair in ((u, v), (u, u), (v, v)))
+    with torch.enable_grad():  # torch's second derivatives of SiLU and Mish ask for it
+        flat = (mixed_second_derivative(FlatField(tensor), z, *pair) for pair in ((u, v), (u, u), (v, v)))
+        uv, uu, vv = (second.unflatten(1, G.shape[1:]) for second in flat)
     second = _form(uv, u, v) - (_form(uu, v, v) + _form(vv, u, u)) / 2
     lower = {pair: _christoffel(dG, *vectors) for pair, vectors in (("uv", (u, v)), ("uu", (u, u)), ("vv", (v, v)))}
     first = (solve_metric(G, lower["uv"]) * lower["uv"]).sum(1) - (solve_metric(G, lower["uu"]) * lower["vv"]).sum(1)
     L, info = torch.linalg.cholesky_ex(G)
     return _over_area(second + first, L.mT @ u[..., None], L.mT @ v[..., None], info == 0)
-
-
-def _second_derivative(function: TensorField, z: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Second derivative of a row-wise function along u and v, by two nested forward-mode passes."""
-    # With gradients switched off, torch has no second forward derivative of SiLU and Mish.
-    with torch.enable_grad(), ByFormula():
-        derivative: Tensor = jvp(lambda point: jvp(function, (point,), (u,))[1], (z,), (v,))[1]
-    return derivative
 
 
 def _normal(frame: Tensor, w: Tensor) -> Tensor:

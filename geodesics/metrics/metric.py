@@ -10,7 +10,8 @@ from torch import Tensor
 from geodesics.batches.arguments import check_callable, check_kept, check_output
 from geodesics.batches.rows import rows_in_memory
 from geodesics.curves.elements import Elements
-from geodesics.generators.derivatives import directional_derivative, value_and_jacobian
+from geodesics.generators.derivatives import directional_derivative, value, value_and_jacobian
+from geodesics.generators.known import share
 from geodesics.generators.protocols import DirectionalGenerator, Generator, JacobianGenerator
 from geodesics.generators.reduction import reduced
 from geodesics.metrics.connection import general_acceleration, pullback_acceleration
@@ -62,7 +63,7 @@ class PullbackMetric:
         Jacobians are computed on chunks of points that fit the available memory, whatever B.
         """
         generator = self._economical(z)
-        first = generator(z[:1])
+        first = value(generator, z[:1])
         check_output("generator", z[:1], first, "(B, d) to (B, D)")
         chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * first.shape[-1])
         return torch.cat([_gram(generator, part) for part in z.split(chunk)])
@@ -72,7 +73,7 @@ class PullbackMetric:
         generator = self._economical(z)
         own = isinstance(generator, JacobianGenerator) and not isinstance(generator, DirectionalGenerator)
         push = _pushed if own and z.shape[-1] <= _FEW else directional_derivative
-        chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * generator(z[:1]).shape[-1])
+        chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * value(generator, z[:1]).shape[-1])
         parts = zip(z.split(chunk), v.split(chunk), strict=True)
         return torch.cat([push(generator, *part).norm(dim=-1) for part in parts])
 
@@ -83,10 +84,10 @@ class PullbackMetric:
 
         The second is what the first is rounded by. Two values per pair, and no derivative.
         """
-        chunk = rows_in_memory(z0, 2 * self.generator(z0[:1]).shape[-1])
+        chunk = rows_in_memory(z0, 2 * value(self.generator, z0[:1]).shape[-1])
         chords, sizes = [], []
         for start, end in zip(z0.split(chunk), z1.split(chunk), strict=True):
-            F, G = self.generator(torch.cat([start, end])).chunk(2)
+            F, G = value(self.generator, torch.cat([start, end])).chunk(2)
             chords.append((G - F).norm(dim=-1))
             sizes.append(F.norm(dim=-1) + G.norm(dim=-1))
         return torch.cat(chords), torch.cat(sizes)
@@ -102,7 +103,7 @@ class PullbackMetric:
     def _economical(self, z: Tensor | None = None) -> Generator:
         """An isometric generator of fewer outputs, where no gradient may flow to weights and the points are many."""
         few = z is not None and len(z) < _MANY
-        return self.generator if few or torch.is_grad_enabled() else reduced(self.generator)
+        return self.generator if few or torch.is_grad_enabled() else share(self.generator, reduced(self.generator))
 
 
 def _gram(generator: Generator, z: Tensor) -> Tensor:

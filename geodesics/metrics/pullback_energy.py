@@ -15,7 +15,7 @@ from torch import Tensor
 from geodesics.batches.rows import rows_in_memory
 from geodesics.batches.small_matrices import negative_part, solve_positive
 from geodesics.curves.elements import Elements, gather, join, lagrange_slopes, scatter_add
-from geodesics.generators.derivatives import second_order
+from geodesics.generators.derivatives import second_order, value
 from geodesics.generators.protocols import Generator
 from geodesics.metrics.path_energy import Linearization, mean_metric, speed_profile, tangential_stiffness
 
@@ -71,7 +71,7 @@ class PullbackPathEnergy:
 
     def _data_size(self, points: Tensor) -> int:
         with torch.no_grad():
-            data_dimension = self.generator(points[:1, 0]).shape[-1]
+            data_dimension = value(self.generator, points[:1, 0]).shape[-1]
         return data_dimension * self.samples((points.shape[1] - 1) // self.elements.degree)
 
     def _samples(self, points: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class PullbackPathEnergy:
 
     def _speed(self, points: Tensor) -> Tensor:
         z = self._samples(points)
-        F = self.generator(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        F = value(self.generator, z.flatten(0, 1)).unflatten(0, z.shape[:2])
         return self._velocity(F).norm(dim=-1)
 
     def _energy(self, speed: Tensor, profile: Tensor | None) -> Tensor:

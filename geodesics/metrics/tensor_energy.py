@@ -12,6 +12,7 @@ from geodesics.batches.rows import rows_in_memory
 from geodesics.batches.small_matrices import negative_part
 from geodesics.curves.elements import Elements, gather, scatter_add
 from geodesics.generators.derivatives import contracted_hessian
+from geodesics.generators.protocols import FlatField
 from geodesics.metrics.connection import TensorField, tensor_derivative
 from geodesics.metrics.path_energy import Linearization, speed_profile, tangential_stiffness
 
@@ -66,11 +67,8 @@ class GeneralPathEnergy:
         Gv = (G @ velocity[..., None])[..., 0]
         dGv = torch.einsum("kbij,bj->bki", dG, velocity)  # derivative of G v, position axis first
         e_c = torch.einsum("bki,bi->bk", dGv, velocity) / 2
-        e_cc = contracted_hessian(
-            lambda z: torch.einsum("bi,bij,bj->b", velocity, self.function(z), velocity)[:, None] / 2,
-            position,
-            torch.ones_like(position[:, :1]),
-        )
+        outer = velocity[:, :, None] * velocity[:, None, :] / 2
+        e_cc = contracted_hessian(FlatField(self.function), position, outer.flatten(1))
         squared = (velocity * Gv).sum(-1).unflatten(0, shape)
         # e is convex in (c, v) iff its Schur complement on c is positive semi-definite.
         L, info = torch.linalg.cholesky_ex(G)

@@ -6,10 +6,8 @@ import torch
 from jaxtyping import Float
 from scipy.integrate import DOP853
 from torch import Tensor
-from torch.func import jvp, vmap
 
-from geodesics.generators.derivatives import basis_tangents
-from geodesics.generators.threads import forward_mode
+from geodesics.generators.derivatives import derivative_of_map
 
 Field = Callable[[Tensor], Tensor]
 
@@ -51,9 +49,7 @@ def step_derivative(field: Field, y: Float[Tensor, "b m"], h: Float[Tensor, " b"
     def new_state(state: Tensor) -> Tensor:
         return _advance(field, state, h)[0]
 
-    # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
-    with torch.enable_grad(), forward_mode():
-        return vmap(lambda tangent: jvp(new_state, (y,), (tangent,))[1])(basis_tangents(y)).movedim(0, -1)
+    return derivative_of_map(new_state, y).movedim(0, -1)
 
 
 def _advance(field: Field, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

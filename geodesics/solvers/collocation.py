@@ -7,14 +7,12 @@ import numpy as np
 import torch
 from scipy.integrate import solve_bvp
 from torch import Tensor
-from torch.func import jvp, vmap
 
 from geodesics.batches.arguments import check_count, check_counts, check_sizes
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import make_elements
 from geodesics.curves.quintics import QUINTIC, hermite
-from geodesics.generators.derivatives import basis_tangents
-from geodesics.generators.threads import forward_mode
+from geodesics.generators.derivatives import derivative_of_map
 from geodesics.metrics.metric import Metric
 from geodesics.minimization.newton import newton_decrement
 from geodesics.solvers.certificate import Ended, certified_result
@@ -152,10 +150,7 @@ class _GeodesicODE:
         """
         state = self._state(y)
         self.accelerations += state.numel()
-        # With gradients switched off, torch has no forward derivative of a forward derivative through SiLU and Mish.
-        with torch.enable_grad(), forward_mode():
-            columns = vmap(lambda tangent: jvp(self._field, (state,), (tangent,))[1])(basis_tangents(state))
-        derivatives = columns.permute(2, 0, 1).detach().double().cpu().numpy()
+        derivatives = derivative_of_map(self._field, state).permute(2, 0, 1).detach().double().cpu().numpy()
         if not np.isfinite(derivatives).all():
             raise FloatingPointError("the geodesic ODE is not finite here")
         return derivatives

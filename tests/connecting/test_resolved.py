@@ -42,13 +42,15 @@ def one_hot(z):
     return nn.functional.one_hot(NET(z).argmax(1), 5).to(z)
 
 
-WITHOUT_DERIVATIVES = {
+DROPPED = {
     "detached": lambda z: sphere(z).detach(),
     "data": lambda z: sphere(z).data,
     "inference mode": in_inference_mode,
     "rounded": lambda z: (sphere(z) * 255).round() / 255,
     "coarsely rounded": lambda z: sphere(z).round(),
     "one-hot": one_hot,
+}
+WITHOUT_DERIVATIVES = {
     "constant": lambda z: torch.ones_like(z),
     "underflowing": lambda z: 1e-200 * sphere(z),
     "step": lambda z: torch.cat([z, (z[:, :1] > 0).to(z)], dim=1),
@@ -58,6 +60,14 @@ WITHOUT_DERIVATIVES = {
 def ends(count=3):
     z0 = torch.tensor([[-0.4, 0.3], [-0.1, -0.8], [-0.6, 0.9]], dtype=torch.float64)
     return z0[:count], z0[:count] * torch.tensor([-1.0, 0.5], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", list(DROPPED))
+def test_a_decoder_that_drops_its_derivatives_is_refused(name):
+    metric = PullbackMetric(DROPPED[name])
+    for call in (geodesic, distance, log_map):
+        with pytest.raises(ValueError, match=r"generator .* drops"):
+            call(metric, *ends(), solver=QUICK)
 
 
 @pytest.mark.parametrize("name", list(WITHOUT_DERIVATIVES))
