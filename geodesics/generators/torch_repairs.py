@@ -100,7 +100,9 @@ def group_norm(
     return _affine(_standardized(x, (-1,), eps).reshape(input.shape), weight, bias)
 
 
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
+def cdist(
+    x1: Tensor, x2: Tensor, p: float | int = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary"
+) -> Tensor:
     """Distances of all rows of x1 ``(..., P, M)`` to all rows of x2 ``(..., R, M)``, as `torch.cdist`.
 
     Where two points are equal the Euclidean distance has a kink, but its square has none: there the root is taken of a
