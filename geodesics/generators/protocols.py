@@ -85,3 +85,13 @@ class FlatField:
 
     def __call__(self, z: Tensor) -> Tensor:
         return self.field(z).flatten(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Copying:
+    """A generator that is given copies of the points, because it writes into them."""
+
+    generator: Generator
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.generator(z.clone())

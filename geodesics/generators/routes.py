@@ -7,7 +7,6 @@ whose derivatives run but are grossly others than its values say is refused: som
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -37,7 +36,7 @@ from geodesics.generators.modes import (
     basis_tangents,
     transposed_by_reverse,
 )
-from geodesics.generators.protocols import FlatField, Generator
+from geodesics.generators.protocols import Copying, FlatField, Generator
 from geodesics.generators.torch_repairs import ByFormula
 
 # Relative difference between w^T (J v) and (J^T w)^T v that says that one of them is wrong.
@@ -46,16 +45,6 @@ _OFF = 0.05
 _TRIES = 4
 # Outputs per latent dimension up to which a backward pass per output is taken before differences.
 _FEW_OUTPUTS = 12
-
-
-@dataclass(frozen=True, eq=False)
-class Copying:
-    """A generator that is given copies of the points, because it writes into them."""
-
-    generator: Generator
-
-    def __call__(self, z: Tensor) -> Tensor:
-        return self.generator(z.clone())
 
 
 def callable_of(generator: Generator, z: Tensor) -> Generator:
@@ -190,12 +179,12 @@ def _choose_second(
     f = _copying(generator, seen)
     with ByFormula():
         slopes, rounding = second_differences(partial(first.along, f), seen)
-    w = _weights(seen)
+    w = _weights(slopes[0])
     form, form_rounding = (slopes * w).sum(-1, keepdim=True), (rounding * w.abs()).sum(-1, keepdim=True)
     ways: list[SecondOrder] = [ForwardOverReverse(), NestedForward(), ReverseOverReverse()]
     dropped = False
     for way in ways:
-        found = _attempt(partial(_second_of, way, f, seen))
+        found = _attempt(partial(_second_of, way, f, seen, w))
         if found is None:
             continue
         second, forms = found
@@ -206,33 +195,39 @@ def _choose_second(
     return DifferencesOfFirst(first.along, transpose), dropped
 
 
-def _second_of(way: SecondOrder, f: Generator, seen: Probe) -> tuple[Tensor, list[Tensor]]:
+def _second_of(way: SecondOrder, f: Generator, seen: Probe, w: Tensor) -> tuple[Tensor, list[Tensor]]:
     """F''[v, v], and v^T H v from a Hessian contracted with weights, among several."""
     second = way.along(f, seen.z, seen.v, seen.v)[1]
-    several = way.contracted(f, seen.z, _weights(seen), torch.stack([seen.v, -2 * seen.v]))
+    several = way.contracted(f, seen.z, w, torch.stack([seen.v, -2 * seen.v]))
     return second, [(column * seen.v).sum(-1, keepdim=True) for column in (several[0], several[1] / -2)]
 
 
-def _weights(seen: Probe) -> Tensor:
-    """Weights of outputs without a pattern that these could share, ``(n, D)``."""
-    count = torch.arange(1, 1 + seen.F.shape[1], dtype=seen.z.dtype, device=seen.z.device)
-    return count.cos().expand_as(seen.F)
+def _weights(outputs: Tensor) -> Tensor:
+    """Weights without a pattern that the outputs ``(n, D)`` could share, ``(n, D)``."""
+    count = torch.arange(1, 1 + outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
+    return count.cos().expand_as(outputs)
 
 
 def _choose_transposed(f: Generator, seen: Probe, first: FirstOrder) -> Transpose:
-    w = _weights(seen)
-    pulled = _attempt(lambda: (transposed_by_reverse(f, seen.z, w), first.along(f, seen.z, seen.v)))
-    if pulled is not None:
-        covector, pushed = pulled
-        gap = ((covector * seen.v).sum(1) - (pushed * w).sum(1)).abs()
-        size = (pushed.abs() * w.abs()).sum(1) + (covector * seen.v).abs().sum(1)
-        if bool((~(gap > _OFF * size)).sum() > len(gap) / 2):
+    found = _attempt(partial(_transposed_of, f, seen, first))
+    if found is not None:
+        forward, backward, size = found
+        off = (forward - backward).abs() > _OFF * size
+        if bool(off.sum() < len(off) / 2):
             return transposed_by_reverse
 
     def by_jacobian(generator: Generator, z: Tensor, w: Tensor) -> Tensor:
         return torch.einsum("kbo,bo->bk", first.jacobian(generator, z, basis_tangents(z))[1], w)
 
     return by_jacobian
+
+
+def _transposed_of(f: Generator, seen: Probe, first: FirstOrder) -> tuple[Tensor, Tensor, Tensor]:
+    """``w^T (J v)``, ``(J^T w)^T v`` and the size of their terms, ``(n,)`` each."""
+    pushed = first.along(f, seen.z, seen.v)
+    w = _weights(pushed)
+    terms = transposed_by_reverse(f, seen.z, w) * seen.v
+    return (pushed * w).sum(1), terms.sum(1), (pushed * w).abs().sum(1) + terms.abs().sum(1)
 
 
 def _seen(known: Known, generator: Generator, z: Tensor) -> Probe | None:

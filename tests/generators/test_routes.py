@@ -29,6 +29,7 @@ from geodesics import (
     log_measure,
     value_and_jacobian,
 )
+from geodesics.curves.elements import make_elements
 from geodesics.generators.derivatives import directional_derivative, mixed_second_derivative, transposed_derivative
 from geodesics.generators.routes import first_way, second_way
 
@@ -393,6 +394,20 @@ def test_a_generator_is_looked_at_once(normal):
     assert len(calls) == first[2] + 2
     assert sum(calls[: first[2]]) < 200
     torch.testing.assert_close(again, first[:2])
+
+
+@pytest.mark.parametrize("first", ["whole", "reduced"])
+def test_a_reduced_generator_is_known_by_the_whole_one(first, normal):
+    """Whichever is looked at first: they are made of the same operations, and have other numbers of outputs."""
+    module, z = network(40), normal(400, 2)
+    metric = PullbackMetric(Stack(module, module))
+    with torch.no_grad():
+        expected = metric.tensor(z[:3]) if first == "whole" else metric.tensor(z)
+        energy = metric.path_energy(make_elements(3, 3, z))
+        linear = energy.linearize(z[:40].view(4, 10, 2), None)
+        assert linear.hessian.isfinite().all()
+        torch.testing.assert_close(metric.tensor(z)[:3], expected[:3])
+        assert metric.acceleration(z, z).isfinite().all()
 
 
 def test_weights_may_change_after_a_generator_was_looked_at(normal):
