@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from geodesics.batches.threads import forward_mode
     from geodesics.connecting.distances import distance, distance_matrix
     from geodesics.connecting.geodesic import Solver, geodesic
     from geodesics.connecting.logarithm import log_map
     from geodesics.curves.curve import Curve
     from geodesics.curves.initial import InitialCurves, Straight
     from geodesics.generators.checks import GeneratorReport, check_generator
-    from geodesics.generators.derivatives import contracted_hessian, directional_second_derivative, value_and_jacobian
     from geodesics.generators.protocols import (
         DirectionalGenerator,
         Generator,
@@ -24,12 +24,18 @@ if TYPE_CHECKING:
         Stack,
     )
     from geodesics.generators.reduction import ReducibleGenerator
-    from geodesics.generators.threads import forward_mode
     from geodesics.graphs.graph_paths import GraphPaths
     from geodesics.land.density import Land
     from geodesics.land.fit import LandFit, LandOptions, fit_land
-    from geodesics.metrics.connection import christoffel_symbols, general_acceleration, pullback_acceleration
     from geodesics.metrics.curvature import gaussian_curvature, sectional_curvature
+    from geodesics.metrics.doors import (
+        christoffel_symbols,
+        contracted_hessian,
+        directional_second_derivative,
+        general_acceleration,
+        pullback_acceleration,
+        value_and_jacobian,
+    )
     from geodesics.metrics.lengths import constant_speed, energy, length
     from geodesics.metrics.metric import FunctionMetric, Metric, PullbackMetric
     from geodesics.metrics.pointwise import inner, log_measure, norm
@@ -53,8 +59,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "generators.checks": ("GeneratorReport", "check_generator"),
-    "generators.derivatives": ("contracted_hessian", "directional_second_derivative", "value_and_jacobian"),
-    "generators.threads": ("forward_mode",),
+    "batches.threads": ("forward_mode",),
     "generators.protocols": (
         "DirectionalGenerator",
         "Generator",
@@ -66,7 +71,14 @@ _HOMES = {
     "generators.reduction": ("ReducibleGenerator",),
     "curves.curve": ("Curve",),
     "curves.initial": ("InitialCurves", "Straight"),
-    "metrics.connection": ("christoffel_symbols", "general_acceleration", "pullback_acceleration"),
+    "metrics.doors": (
+        "christoffel_symbols",
+        "contracted_hessian",
+        "directional_second_derivative",
+        "general_acceleration",
+        "pullback_acceleration",
+        "value_and_jacobian",
+    ),
     "metrics.curvature": ("gaussian_curvature", "sectional_curvature"),
     "metrics.lengths": ("constant_speed", "energy", "length"),
     "metrics.metric": ("FunctionMetric", "Metric", "PullbackMetric"),

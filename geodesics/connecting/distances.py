@@ -6,7 +6,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from geodesics.batches.arguments import check_count, check_points
+from geodesics.batches.arguments import check_count, check_fits, check_metric, check_points, check_solving
 from geodesics.connecting.geodesic import Solver, solve_pairs, unresolved
 from geodesics.curves.initial import InitialCurves
 from geodesics.metrics.metric import Metric
@@ -105,8 +105,11 @@ def distance_matrix(
         ValueError: on points that do not fit, as `geodesic`, or chunk_size < 1.
         TypeError: as `geodesic`.
     """
+    check_metric(metric)
     check_points("z", z)
+    check_solving(solver, initial, chunk_size)
     check_count("chunk_size", chunk_size)
+    check_fits(metric, z)
     n = len(z)
     i, j = torch.triu_indices(n, n, offset=1, device=z.device)
     matrix = z.new_zeros(n, n)

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from geodesics.batches.arguments import check_callable, check_count, check_ends, check_metric, check_solver
+from geodesics.batches.arguments import check_ends, check_fits, check_is, check_metric, check_solving
 from geodesics.curves.curve import Curve
 from geodesics.curves.initial import InitialCurves, Straight
 from geodesics.metrics.chords import CHORD_VALUES, Embedded, is_rounding, is_too_short, step_size, underflows
@@ -84,12 +84,10 @@ def solve_pairs(
     """`geodesic` without its warning, for callers that count failures themselves."""
     check_metric(metric)
     check_ends(z0, z1)
+    check_solving(solver, initial, chunk_size)
+    check_fits(metric, z0)
     solver = EnergySolver() if solver is None else solver
     initial = Straight() if initial is None else initial
-    check_solver(solver)
-    check_callable("initial", initial, "(z0, z1) -> list of Curve")
-    if chunk_size is not None:
-        check_count("chunk_size", chunk_size)
     finite = (z0.isfinite() & z1.isfinite()).all(1)
     distinct = (z0 != z1).any(1)
     rows = (finite & distinct).nonzero()[:, 0]
@@ -100,16 +98,19 @@ def solve_pairs(
         parts = []
         for part in rows.split(chunk_size or len(rows)):
             starts = _starts(initial, z0[part], z1[part])
-            parts.append(_checked(metric, z0[part], z1[part], solver.solve(metric, starts)))
+            result = solver.solve(metric, starts)
+            check_is("solver", result, GeodesicResult, "what its method solve gives")
+            parts.append(_checked(metric, z0[part], z1[part], result))
     return _combine(parts, rows, z0, z1, finite)
 
 
 def _starts(initial: InitialCurves, z0: Tensor, z1: Tensor) -> list[Curve]:
     """The initial curves, at least one per problem, with their ends where they must be."""
-    curves = initial(z0, z1)
+    given: object = initial(z0, z1)
+    curves = [given] if isinstance(given, Curve) else list(given) if isinstance(given, list | tuple) else []
     if not curves or not all(isinstance(curve, Curve) for curve in curves):
-        got = [type(curve).__name__ for curve in curves or ()]
-        raise ValueError(f"initial must give one or more Curve objects; got {got or curves}")
+        got = [type(curve).__name__ for curve in curves] if curves else f"{type(given).__name__} without any"
+        raise ValueError(f"initial must give a list of one or more Curve objects; got {got}")
     return [_pinned(curve, z0, z1) for curve in curves]
 
 
@@ -149,8 +150,11 @@ def _pinned(curve: Curve, z0: Tensor, z1: Tensor) -> Curve:
     """An initial curve with its ends where they must be."""
     if len(curve) != len(z0) or curve.points.shape[-1] != z0.shape[-1]:
         raise ValueError(f"initial curves must join {tuple(z0.shape)} ends; got points {tuple(curve.points.shape)}")
+    if curve.points.dtype != z0.dtype or curve.points.device != z0.device:
+        got = f"{curve.points.dtype} on {curve.points.device}"
+        raise ValueError(f"initial curves must be {z0.dtype} on {z0.device} as the ends; got {got}")
     points = torch.cat([z0[:, None], curve.points[:, 1:-1], z1[:, None]], dim=1)
-    return Curve(points, curve.knots, curve.degree)
+    return Curve.unchecked(points, curve.knots, curve.degree)
 
 
 def _combine(parts: list[GeodesicResult], rows: Tensor, z0: Tensor, z1: Tensor, finite: Tensor) -> GeodesicResult:
@@ -178,4 +182,4 @@ def _combine(parts: list[GeodesicResult], rows: Tensor, z0: Tensor, z1: Tensor, 
     points[failed] = torch.nan
     for field in (*fields[:3], fields[4]):
         field[failed] = torch.nan
-    return GeodesicResult(Curve(points, knots, degree), *fields)
+    return GeodesicResult(Curve.unchecked(points, knots, degree), *fields)

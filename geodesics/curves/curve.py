@@ -21,7 +21,8 @@ class Curve:
         degree: p >= 1.
 
     Raises:
-        ValueError: when the shapes do not fit together.
+        ValueError: when the shapes, dtypes or devices do not fit together, or knots do not increase from 0 to 1.
+        TypeError: when points or knots are not floating-point tensors, or degree is not an integer.
     """
 
     def __init__(
@@ -29,15 +30,22 @@ class Curve:
     ) -> None:
         check_floating("points", points)
         check_count("degree", degree)
-        b, n = points.shape[:2]
-        if degree < 1 or n < 2 or (n - 1) % degree:
-            raise ValueError(f"points must be (B, N * degree + 1, d); got {tuple(points.shape)}, degree {degree}")
-        count = (n - 1) // degree
+        shape = tuple(points.shape)
+        if points.ndim != 3 or shape[1] < 2 or (shape[1] - 1) % degree or shape[2] < 1:
+            raise ValueError(f"points must be (B, N * degree + 1, d); got {shape}, degree {degree}")
         if knots is None:
-            knots = torch.linspace(0, 1, count + 1, dtype=points.dtype, device=points.device).expand(b, -1)
-        if knots.shape != (b, count + 1):
-            raise ValueError(f"knots must be (B, N + 1) = {(b, count + 1)}; got {tuple(knots.shape)}")
-        self.points, self.knots, self.degree = points, knots, degree
+            count = (shape[1] - 1) // degree
+            knots = torch.linspace(0, 1, count + 1, dtype=points.dtype, device=points.device).expand(shape[0], -1)
+        else:
+            _check_knots(points, knots, (shape[0], (shape[1] - 1) // degree + 1))
+        self.points, self.knots, self.degree = points, knots, int(degree)
+
+    @classmethod
+    def unchecked(cls, points: Tensor, knots: Tensor, degree: int) -> "Curve":
+        """A curve of tensors that are known to fit, as those of other curves; no check waits for a GPU."""
+        curve = cls.__new__(cls)
+        curve.points, curve.knots, curve.degree = points, knots, degree
+        return curve
 
     @property
     def num_segments(self) -> int:
@@ -49,7 +57,10 @@ class Curve:
 
     def __getitem__(self, rows: slice | Tensor) -> "Curve":
         """The curves of some rows; rows is a slice, an index tensor or a boolean mask."""
-        return Curve(self.points[rows], self.knots[rows], self.degree)
+        if not isinstance(rows, slice | Tensor) or (isinstance(rows, Tensor) and rows.ndim != 1):
+            got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+            raise TypeError(f"rows must be a slice, or a tensor of indices or booleans with one axis; got {got}")
+        return Curve.unchecked(self.points[rows], self.knots[rows], self.degree)
 
     def evaluate(self, t: Float[Tensor, "b t"] | Float[Tensor, " t"]) -> Float[Tensor, "b t d"]:
         """Points c(t).
@@ -67,9 +78,13 @@ class Curve:
         return self._evaluate(t)[1]
 
     def _evaluate(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        t = t.expand(len(self), -1) if t.ndim == 1 else t
-        if t.shape[0] != len(self):
+        check_floating("t", t)
+        if t.ndim not in (1, 2) or (t.ndim == 2 and len(t) != len(self)):
             raise ValueError(f"t must be (T,) or (B, T) with B = {len(self)}; got {tuple(t.shape)}")
+        if t.dtype != self.points.dtype or t.device != self.points.device:
+            own = f"{self.points.dtype} on {self.points.device}"
+            raise ValueError(f"t must be {own} as the points; got {t.dtype} on {t.device}")
+        t = t.expand(len(self), -1) if t.ndim == 1 else t
         index = torch.searchsorted(self.knots.contiguous(), t.contiguous(), right=True) - 1
         index = index.clamp(0, self.num_segments - 1)
         left = self.knots.gather(1, index)
@@ -102,14 +117,28 @@ class Curve:
         points = join(values @ gather(self.points, self.degree)[rows, old])
         points = torch.cat([self.points[:, :1], points[:, 1:-1], self.points[:, -1:]], dim=1)
         knots = self.knots.gather(1, old) + start * self.knots.diff(dim=1).gather(1, old)
-        return Curve(points, torch.cat([knots, self.knots[:, -1:]], dim=1), self.degree)
+        return Curve.unchecked(points, torch.cat([knots, self.knots[:, -1:]], dim=1), self.degree)
 
     def with_segments(self, count: int) -> "Curve":
         """The same curves with ``count`` elements, cut as evenly as goes, or more where they have more."""
+        check_count("count", count)
         count = max(count, self.num_segments)
         ends = torch.arange(self.num_segments + 1, device=self.points.device) * count // self.num_segments
         return self.subdivide(ends.diff().expand(len(self), -1), count)
 
     def reverse(self) -> "Curve":
         """The curves run backward, t -> 1 - t."""
-        return Curve(self.points.flip(1), 1 - self.knots.flip(1), self.degree)
+        return Curve.unchecked(self.points.flip(1), 1 - self.knots.flip(1), self.degree)
+
+
+def _check_knots(points: Tensor, knots: Tensor, shape: tuple[int, int]) -> None:
+    check_floating("knots", knots)
+    if knots.shape != shape:
+        raise ValueError(f"knots must be (B, N + 1) = {shape}; got {tuple(knots.shape)}")
+    if knots.dtype != points.dtype or knots.device != points.device:
+        own = f"{points.dtype} on {points.device}"
+        raise ValueError(f"knots must be {own} as the points; got {knots.dtype} on {knots.device}")
+    rises = (knots.diff(dim=1) > 0).all(1) & (knots[:, 0] == 0) & (knots[:, -1] == 1)
+    rises |= knots.isnan().all(1)  # a curve that failed
+    if not bool(rises.all()):
+        raise ValueError(f"knots must increase from 0 to 1; {int((~rises).sum())} of {len(knots)} rows do not")

@@ -33,7 +33,7 @@ def hermite(
     points[:, 0], points[:, -1] = z[:, 0], z[:, -1]
     knots = torch.cat([torch.zeros_like(steps[:, :1]), steps.cumsum(1)], dim=1)
     knots[:, -1] = 1
-    return Curve(points, knots, QUINTIC)
+    return Curve.unchecked(points, knots, QUINTIC)
 
 
 def _hermite_basis(like: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def raised(curve: Curve) -> Curve:
     """The same curves as quintics; elements of higher degree are interpolated."""
     basis = lagrange_basis(lobatto_nodes(curve.degree), lobatto_nodes(QUINTIC))[0]
     points = join(torch.as_tensor(basis).to(curve.points) @ gather(curve.points, curve.degree))
-    return Curve(points, curve.knots, QUINTIC)
+    return Curve.unchecked(points, curve.knots, QUINTIC)
 
 
 def subdivided(curve: Curve, pieces: Int[Tensor, "b s"]) -> Curve:
@@ -66,4 +66,4 @@ def subdivided(curve: Curve, pieces: Int[Tensor, "b s"]) -> Curve:
     left = curve.knots.gather(1, parent)
     knots = left + (curve.knots.gather(1, parent + 1) - left) * number / count
     points = join(basis_at(curve.degree, at)[0] @ nodes)
-    return Curve(points, torch.cat([knots, curve.knots[:, -1:]], dim=1), curve.degree)
+    return Curve.unchecked(points, torch.cat([knots, curve.knots[:, -1:]], dim=1), curve.degree)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 
 from geodesics.batches.arguments import check_callable, check_kept, check_output, check_points
+from geodesics.batches.threads import forward_mode
 from geodesics.generators.derivatives import (
     contracted_hessian,
     directional_derivative,
@@ -19,7 +20,6 @@ from geodesics.generators.derivatives import (
 from geodesics.generators.modes import Forward
 from geodesics.generators.protocols import DirectionalGenerator, Generator, HessianGenerator, JacobianGenerator
 from geodesics.generators.routes import first_way, reverse_dropped, second_way
-from geodesics.generators.threads import forward_mode
 
 
 class GeneratorReport(NamedTuple):

@@ -21,7 +21,6 @@ from geodesics.generators.protocols import (
     SecondOrderGenerator,
 )
 from geodesics.generators.routes import callable_of, first_way, second_way, transposed_way
-from geodesics.generators.threads import forward_mode
 from geodesics.generators.torch_repairs import ByFormula
 
 

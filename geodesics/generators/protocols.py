@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geodesics.batches.arguments import check_callable
+from geodesics.batches.outputs import Rows
+
 
 @runtime_checkable
 class Generator(Protocol):
@@ -63,18 +66,21 @@ class Stack(nn.Module):
     standard deviation. An ensemble of n decoders is ``Stack(f_1, ..., f_n)``, whose metric is n times the mean.
 
     Args:
-        generators: row-wise callables ``(B, d) -> (B, D_i)``.
+        generators: row-wise callables ``(B, d) -> (B, D_i)``; images and `torch.distributions.Normal` as in
+            `PullbackMetric`.
     """
 
     def __init__(self, *generators: Generator) -> None:
         super().__init__()
         if not generators:
             raise ValueError("Stack needs at least one generator; got none")
+        for i, generator in enumerate(generators):
+            check_callable(f"generator {i}", generator, "(B, d) -> (B, D)")
         self.generators = generators
         self.modules_held = nn.ModuleList(g for g in generators if isinstance(g, nn.Module))
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
-        return torch.cat([generator(z) for generator in self.generators], dim=-1)
+        return torch.cat([Rows(generator)(z) for generator in self.generators], dim=-1)
 
 
 @dataclass(frozen=True, eq=False)

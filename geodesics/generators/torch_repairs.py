@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from geodesics.generators.threads import forward_mode
+from geodesics.batches.threads import forward_mode
 
 
 class ByFormula(TorchFunctionMode):
@@ -26,7 +26,7 @@ class ByFormula(TorchFunctionMode):
 
     The values differ by rounding. It sees what is called from Python, so ``nn.LayerNorm`` in any module or function;
     it does not see into modules made by ``torch.jit``, which `check_generator` tells. As derivatives are taken inside,
-    it is entered by one thread at a time: see `geodesics.generators.threads`.
+    it is entered by one thread at a time: see `geodesics.batches.threads`.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,15 @@ from jaxtyping import Float
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from geodesics.batches.arguments import check_count, check_finite, check_metric, check_points
+from geodesics.batches.arguments import (
+    check_count,
+    check_ends,
+    check_finite,
+    check_fits,
+    check_metric,
+    check_points,
+    check_seed,
+)
 from geodesics.curves.curve import Curve
 from geodesics.curves.initial import straight
 from geodesics.graphs.detours import Tree, alternatives
@@ -82,6 +90,8 @@ class GraphPaths:
                 check_count(name, value)
         if num_trees is not None and num_paths > 1:
             raise ValueError(f"num_trees is for num_paths=1; got num_paths={num_paths}")
+        check_seed(seed)
+        check_fits(metric, latents)
         self.num_paths = num_paths
         with torch.no_grad():
             self.graph = LatentGraph(metric, latents.detach(), **numbers, seed=seed)
@@ -103,6 +113,7 @@ class GraphPaths:
         Problems with fewer alternatives repeat the last of them.
         """
         self._check_fits("z0", z0)
+        check_ends(z0, z1)
         if len(z0) == 0:
             nothing = Curve(z0.new_zeros(0, _VERTICES, z0.shape[1]))
             return [nothing] * (self.num_paths + (self.num_paths > 1))

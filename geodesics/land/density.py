@@ -17,7 +17,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geodesics.batches.arguments import check_count, check_metric, check_points, check_shape
+from geodesics.batches.arguments import (
+    check_count,
+    check_finite,
+    check_fits,
+    check_floating,
+    check_metric,
+    check_points,
+    check_random,
+    check_shape,
+    check_solving,
+)
 from geodesics.connecting.geodesic import Solver
 from geodesics.connecting.moving_ends import MovingEnds
 from geodesics.curves.initial import InitialCurves
@@ -101,9 +111,20 @@ class Land:
         weights = means.new_ones(count) if weights is None else weights
         check_shape("covariances", covariances, "(K, d, d)", (count, d, d))
         check_shape("weights", weights, "(K,)", (count,))
+        for name, given in (("covariances", covariances), ("weights", weights)):
+            check_floating(name, given)
+            if given.dtype != means.dtype or given.device != means.device:
+                own = f"{means.dtype} on {means.device}"
+                raise ValueError(f"{name} must be {own} as the means; got {given.dtype} on {given.device}")
+        check_solving(solver, initial, chunk_size)
+        check_random(generator, means.device)
+        check_finite("means", means)
+        check_fits(metric, means)
         L, info = torch.linalg.cholesky_ex(covariances)
-        if bool((info != 0).any() | ~(weights > 0).all() | ~covariances.isfinite().all()):
-            raise ValueError("covariances must be positive definite, and weights positive")
+        if bool((info != 0).any() | ~covariances.isfinite().all() | ~_symmetric(covariances)):
+            raise ValueError("covariances must be symmetric, positive definite and finite")
+        if not bool((weights.isfinite() & (weights > 0)).all()):
+            raise ValueError("weights must be positive and finite")
         trees = _trees(initial)
         with torch.no_grad():
             nodes = Draws(metric, trees, _CANDIDATES, generator).nodes(means, L, num_nodes)
@@ -171,6 +192,7 @@ class Land:
         """
         check_count("n", n, 0)
         check_count("num_steps", num_steps)
+        check_random(generator, self.means.device)
         like = self.means
         component = torch.multinomial(self.weights, max(n, 1), replacement=True, generator=generator)[:n]
         L, d = torch.linalg.cholesky(self.covariances), like.shape[1]
@@ -195,6 +217,10 @@ class Land:
     def _joint(self, z: Tensor) -> Tensor:
         """``log weights_k p_k(z)`` against the Riemannian volume, ``(n, K)``; -inf where the geodesic failed."""
         check_points("z", z)
+        like = self.means
+        if z.shape[1] != like.shape[1] or z.dtype != like.dtype or z.device != like.device:
+            own, got = (f"(n, {t.shape[1]}), {t.dtype} on {t.device}" for t in (like, z))
+            raise ValueError(f"z must be {own} as the means; got {got}")
         n, count = len(z), len(self.means)
         with torch.no_grad():
             v = self._logarithms(self.means.repeat_interleave(n, 0), z.repeat(count, 1)).view(count, *z.shape)
@@ -209,3 +235,8 @@ class Land:
 def _trees(initial: InitialCurves | None) -> GraphTrees | None:
     """Shortest-path trees where the initial curves come from a graph: few base points, many ends."""
     return GraphTrees(initial.graph) if isinstance(initial, GraphPaths) else None
+
+
+def _symmetric(covariances: Tensor) -> Tensor:
+    skew = (covariances - covariances.mT).abs().amax((1, 2))
+    return (skew <= torch.finfo(skew.dtype).eps ** 0.5 * covariances.abs().amax((1, 2))).all()

@@ -13,11 +13,15 @@ from geodesics.batches.arguments import (
     check_count,
     check_count_of,
     check_counts,
+    check_fits,
+    check_is,
     check_metric,
     check_not_negative,
     check_points,
+    check_random,
     check_shape,
     check_sizes,
+    check_solving,
 )
 from geodesics.connecting.geodesic import Solver
 from geodesics.curves.initial import InitialCurves
@@ -147,10 +151,16 @@ def fit_land(
     check_metric(metric)
     check_points("z", z, least=2)
     options = LandOptions() if options is None else options
+    check_is("options", options, LandOptions, "such as LandOptions()")
+    check_solving(solver, initial, chunk_size)
+    check_random(generator, z.device)
+    check_fits(metric, z)
     finite = z.isfinite().all(1)
     check_count_of("num_components", num_components, int(finite.sum()), "finite points")
     labels = _euclidean_labels(z, finite, num_components, generator) if labels is None else labels
     check_shape("labels", labels, "(n,)", z.shape[:1])
+    if labels.is_floating_point() or labels.is_complex() or labels.device != z.device:
+        raise ValueError(f"labels must be integers on {z.device}; got {labels.dtype} on {labels.device}")
     member = (labels == torch.arange(num_components, device=z.device)[:, None]) & finite
     if not bool(member.any(1).all()):
         raise ValueError(f"labels must name every component from 0 to {num_components - 1}")

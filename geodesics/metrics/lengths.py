@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodesics.batches.arguments import check_count, check_metric
+from geodesics.batches.arguments import check_count, check_fits, check_is, check_metric
 from geodesics.batches.rows import rows_in_memory
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import basis_at, gather, gauss_rule
@@ -97,7 +97,11 @@ def length(metric: Metric, curve: Curve) -> tuple[Float[Tensor, " b"], Float[Ten
 
     Returns:
         Length and error estimate, both ``(B,)``, in the metric's unit.
+
+    Raises:
+        TypeError: when the metric or the curve is none.
     """
+    _check_curve(metric, curve)
     measured = element_lengths(metric, curve)
     total = measured.length.sum(1)
     rounding = 8 * torch.finfo(total.dtype).eps * total
@@ -119,7 +123,7 @@ def energy(metric: Metric, curve: Curve, num_points: int = 8) -> Float[Tensor, "
         ValueError: when num_points < 1.
         TypeError: when the metric is none, or num_points is not an integer.
     """
-    check_metric(metric)
+    _check_curve(metric, curve)
     check_count("num_points", num_points)
     at, weights = gauss_rule(num_points)
     speed, _ = element_speeds(metric, curve, at)
@@ -145,7 +149,7 @@ def constant_speed(metric: Metric, curve: Curve, num_points: int) -> Float[Tenso
         ValueError: when num_points < 2.
         TypeError: when the metric is none, or num_points is not an integer.
     """
-    check_metric(metric)
+    _check_curve(metric, curve)
     check_count("num_points", num_points, 2)
     with torch.no_grad():
         speed, _ = element_speeds(metric, curve, (np.arange(_CELLS) + 0.5) / _CELLS)
@@ -159,3 +163,9 @@ def constant_speed(metric: Metric, curve: Curve, num_points: int) -> Float[Tenso
     times = torch.cat([times, curve.knots[:, -1:]], dim=1)
     wanted = torch.linspace(0, 1, num_points, dtype=arc.dtype, device=arc.device).expand(len(curve), -1)
     return curve.evaluate(interpolate(wanted, arc, times))
+
+
+def _check_curve(metric: Metric, curve: Curve) -> None:
+    check_metric(metric)
+    check_is("curve", curve, Curve, "as geodesic(...).curve")
+    check_fits(metric, curve.points[:, 0])

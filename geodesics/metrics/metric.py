@@ -5,10 +5,11 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from geodesics.batches.arguments import check_callable, check_kept, check_output
 from geodesics.batches.rows import rows_in_memory
+from geodesics.batches.trial import settled, try_field
 from geodesics.curves.elements import Elements
 from geodesics.generators.derivatives import directional_derivative, value, value_and_jacobian
 from geodesics.generators.known import share
@@ -50,18 +51,36 @@ class PullbackMetric:
     ``J_mu^T J_mu + J_sigma^T J_sigma`` (Arvanitidis, Hansen and Hauberg 2018, theorem 1).
 
     Args:
-        generator: row-wise torch callable ``(B, d) -> (B, D)``; `check_generator` tells whether it is one.
+        generator: row-wise torch callable ``(B, d) -> (B, D)``; `check_generator` tells whether it is one. Images
+            ``(B, C, H, W)`` are flattened, and a `torch.distributions.Normal` is taken as the stochastic generator that
+            it is, ``Stack(mean, standard_deviation)``.
     """
 
     def __init__(self, generator: Generator) -> None:
         check_callable("generator", generator, "(B, d) -> (B, D)")
-        self.generator = generator
+        self.generator, self._tried = generator, set[tuple[object, ...]]()
+
+    def examine(self, z: Float[Tensor, "b d"]) -> None:
+        """Raise unless the generator can be evaluated at points z ``(B, d)``, row by row; once per kind of points.
+
+        Outputs that are images or distributions are rows from here on: see `geodesics.batches.outputs`.
+
+        Raises:
+            ValueError: when it cannot, its outputs do not fit, or its rows are coupled or random.
+            TypeError: when its outputs are not tensors.
+        """
+        mode = [module.training for module in self.generator.modules()] if isinstance(self.generator, nn.Module) else []
+        kind = (z.dtype, z.device, z.shape[-1], sum(mode))
+        if kind not in self._tried:
+            self.generator = settled(self.generator, z)
+            self._tried.add(kind)
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         """``J^T J`` at the points z ``(B, d)``, as ``(B, d, d)``; one value and Jacobian per point.
 
         Jacobians are computed on chunks of points that fit the available memory, whatever B.
         """
+        self._try_first(z)
         generator = self._economical(z)
         first = value(generator, z[:1])
         check_output("generator", z[:1], first, "(B, d) to (B, D)")
@@ -70,6 +89,7 @@ class PullbackMetric:
 
     def norm(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
         """``||J(z) v||``, one directional derivative per point."""
+        self._try_first(z)
         generator = self._economical(z)
         own = isinstance(generator, JacobianGenerator) and not isinstance(generator, DirectionalGenerator)
         push = _pushed if own and z.shape[-1] <= _FEW else directional_derivative
@@ -94,11 +114,17 @@ class PullbackMetric:
 
     def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """``-M^{-1} J^T F''[v, v]``; see `geodesics.metrics.connection.pullback_acceleration`."""
+        self._try_first(z)
         return pullback_acceleration(self.generator, z, v)
 
     def path_energy(self, elements: Elements) -> PathEnergy:
         """Energy of the generator's own polynomial interpolant along the curve."""
         return PullbackPathEnergy(self._economical(), elements)
+
+    def _try_first(self, z: Tensor) -> None:
+        """`examine`, where nobody has done it: the public functions do."""
+        if not self._tried:
+            self.examine(z)
 
     def _economical(self, z: Tensor | None = None) -> Generator:
         """An isometric generator of fewer outputs, where no gradient may flow to weights and the points are many."""
@@ -128,7 +154,20 @@ class FunctionMetric:
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         check_callable("function", function, "(B, d) -> (B, d, d)")
-        self.function = function
+        self.function, self._tried = function, set[tuple[object, ...]]()
+
+    def examine(self, z: Float[Tensor, "b d"]) -> None:
+        """Raise unless the function gives symmetric tensors at points z ``(B, d)``, row by row; tried once per kind.
+
+        Raises:
+            ValueError: when it cannot be evaluated there, its values do not fit or are not symmetric, or rows are
+                coupled or random.
+            TypeError: when its values are not tensors.
+        """
+        kind = (z.dtype, z.device, z.shape[-1])
+        if kind not in self._tried:
+            try_field("function", self.function, z, check_symmetric)
+            self._tried.add(kind)
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         """G(z), ``(B, d, d)``."""
@@ -147,3 +186,16 @@ class FunctionMetric:
     def path_energy(self, elements: Elements) -> PathEnergy:
         """Energy by Gauss quadrature of ``1/2 c'^T G(c) c'`` in every element."""
         return GeneralPathEnergy(self.function, elements)
+
+
+def check_symmetric(name: str, z: Tensor, G: object) -> None:
+    """Raise unless G ``(B, d, d)`` are symmetric tensors, of the dtype and on the device of the points."""
+    check_output(name, z, G, "(B, d) to (B, d, d)", (*z.shape, z.shape[-1]))
+    assert isinstance(G, Tensor)
+    check_kept(name, z, G)
+    skew = (G - G.mT).abs().amax((1, 2))
+    largest = G.abs().amax((1, 2))
+    wrong = skew > torch.finfo(G.dtype).eps ** 0.5 * largest  # False where not finite
+    if bool(wrong.any()):
+        i = int(wrong.int().argmax())
+        raise ValueError(f"{name} must give symmetric tensors; at {z[i]} it gives {G[i]}")

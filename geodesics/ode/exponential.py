@@ -9,6 +9,7 @@ from torch import Tensor
 from geodesics.batches.arguments import (
     check_alike,
     check_count,
+    check_fits,
     check_floating,
     check_metric,
     check_positive,
@@ -101,6 +102,7 @@ def _check_tangents(metric: Metric, z: Tensor, v: Tensor, tol: float | None, max
     if tol is not None:
         check_positive("tol", tol)
     check_count("max_steps", max_steps)
+    check_fits(metric, z)
 
 
 def _warned(flow: Flow) -> Flow:

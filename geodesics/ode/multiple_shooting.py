@@ -120,7 +120,7 @@ def shoot(metric: Metric, curve: Curve, options: ShootingOptions) -> ShootingRes
             points = torch.where(closed[:, None, None], solved.points, curve.points)
             knots = torch.where(closed[:, None], solved.knots, curve.knots)
             pieces = _pieces(segment_norms(metric, state, state.errors), tol)
-            rows, curve = rows[~good], subdivided(Curve(points, knots, QUINTIC)[~good], pieces[~good])
+            rows, curve = rows[~good], subdivided(Curve.unchecked(points, knots, QUINTIC)[~good], pieces[~good])
     return result._replace(curve=_assemble(start, finished))
 
 
@@ -212,4 +212,4 @@ def _assemble(start: Curve, finished: list[tuple[Tensor, Curve]]) -> Curve:
             continue
         curve = curve.with_segments(finest)
         points[rows], knots[rows] = curve.points, curve.knots
-    return Curve(points, knots, QUINTIC)
+    return Curve.unchecked(points, knots, QUINTIC)

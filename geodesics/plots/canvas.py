@@ -1,11 +1,14 @@
 """What all pictures share: figures and axes without pyplot, arrays, colors."""
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
+from geodesics.batches.arguments import check_is, check_points
 from geodesics.curves.curve import Curve
 
 if TYPE_CHECKING:
@@ -48,18 +51,33 @@ def rim_of(linewidth: float) -> list["matplotlib.patheffects.AbstractPathEffect"
 
 
 def check_plane(latents: Tensor | None, labels: Tensor | None, curves: Curve | None) -> None:
+    """Raise unless all that is given fits a picture of a latent plane."""
+    if latents is not None:
+        check_points("latents", latents)
+    if curves is not None:
+        check_curves(curves)
     for name, points in (("latents", latents), ("curves", None if curves is None else curves.points)):
         if points is not None and points.shape[-1] != 2:
             raise ValueError(f"{name} must lie in a plane, last axis 2; got {tuple(points.shape)}")
     count = 0 if latents is None else len(latents)
+    if labels is not None and not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor ({count},), one per latent point; got {type(labels).__name__}")
     if labels is not None and labels.shape != (count,):
         raise ValueError(f"labels must be ({count},), one per latent point; got {tuple(labels.shape)}")
 
 
+def check_curves(curves: object) -> None:
+    """Raise unless the argument is a batch of curves."""
+    check_is("curves", curves, Curve, "as geodesic(...).curve")
+
+
 def checked_extent(extent: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     """The extent given, which must be one."""
+    box: object = extent
+    if not isinstance(box, tuple | list) or len(box) != 4 or not all(isinstance(x, Real) for x in box):
+        raise TypeError(f"extent must be four numbers, left, right, bottom and top; got {box!r}")
     left, right, bottom, top = extent
-    if not (left < right and bottom < top):
+    if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
         raise ValueError(f"extent must be (left, right, bottom, top), increasing; got {extent}")
     return extent
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodesics.batches.arguments import check_count
+from geodesics.batches.arguments import check_callable, check_count, check_metric, check_points
 from geodesics.curves.curve import Curve
 from geodesics.metrics.lengths import constant_speed, length
 from geodesics.metrics.metric import Metric
-from geodesics.plots.canvas import as_array, check_plane, checked_extent, extent_of, new_axes, new_figure
+from geodesics.plots.canvas import as_array, check_curves, check_plane, checked_extent, extent_of, new_axes, new_figure
 from geodesics.plots.lines import straight_lines
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def plot_strips(
 
     Args:
         metric: the Riemannian metric; says what equal steps are.
-        decode: from latent points ``(T, d)`` to images ``(T, D)``, flat; further columns are ignored, so a
-            generator that stacks a standard deviation behind its mean does.
+        decode: from latent points ``(T, d)`` to images ``(T, D)`` or ``(T, C, H, W)``; further columns are ignored, so
+            a generator that stacks a standard deviation behind its mean does.
         curves: B curves, usually geodesics, in any dimension.
         image_shape: ``(H, W)``, or ``(C, H, W)`` with C = 1 or 3.
         num_frames: images per strip, both ends included.
@@ -53,6 +53,10 @@ def plot_strips(
         ValueError: when image_shape is not as above, the images are smaller, there are no curves, titles are
             not B, or num_frames is below 2.
     """
+    check_metric(metric)
+    check_callable("decode", decode, "(T, d) -> (T, D)")
+    check_curves(curves)
+    check_count("num_frames", num_frames, 2)
     _check_image_shape(image_shape)
     if len(curves) == 0:
         raise ValueError("curves must hold at least one curve; got none")
@@ -92,8 +96,8 @@ def plot_decoded(
     """Images decoded on a square grid over a latent plane, each where its latent point is.
 
     Args:
-        decode: from latent points ``(T, 2)`` to images ``(T, D)``, flat; further columns are ignored, so a generator
-            that stacks a standard deviation behind its mean does.
+        decode: from latent points ``(T, 2)`` to images ``(T, D)`` or ``(T, C, H, W)``; further columns are ignored, so
+            a generator that stacks a standard deviation behind its mean does.
         latents: points ``(n, 2)``, usually the encoded data, whose box is shown.
         image_shape: ``(H, W)``, or ``(C, H, W)`` with C = 1 or 3.
         extent: left, right, bottom and top of the plane; None for the box of the points with a margin. The images'
@@ -108,7 +112,9 @@ def plot_decoded(
         ValueError: when the latent space is not two-dimensional, the extent is empty, num_images is below 1,
             image_shape is not as above, or the images are smaller.
     """
+    check_callable("decode", decode, "(T, 2) -> (T, D)")
     _check_image_shape(image_shape)
+    check_points("latents", latents)
     check_plane(latents, None, None)
     left, right, bottom, top = extent_of([latents]) if extent is None else checked_extent(extent)
     check_count("num_images", num_images)
@@ -126,6 +132,8 @@ def plot_decoded(
 
 
 def _check_image_shape(image_shape: tuple[int, ...]) -> None:
+    if not isinstance(image_shape, tuple | list) or not all(isinstance(n, int) and n > 0 for n in image_shape):
+        raise TypeError(f"image_shape must be (H, W) or (C, H, W), positive integers; got {image_shape!r}")
     if len(image_shape) not in (2, 3) or (len(image_shape) == 3 and image_shape[0] not in (1, 3)):
         raise ValueError(f"image_shape must be (H, W), or (C, H, W) with C = 1 or 3; got {image_shape}")
 
@@ -134,6 +142,9 @@ def _strips(decode: Callable[[Tensor], Tensor], z: Float[Tensor, "b t d"], image
     """Frames side by side with gaps of NaN: (B, H, T (W + gap) - gap), with a last axis of 3 in color."""
     images = decode(z.flatten(0, 1))
     size = int(np.prod(image_shape))
+    if not isinstance(images, Tensor):
+        raise TypeError(f"decode must map (T, d) to (T, D); got {type(images).__name__}")
+    images = images.flatten(1) if images.ndim > 2 else images
     if images.ndim != 2 or len(images) != z.shape[0] * z.shape[1] or images.shape[1] < size:
         raise ValueError(
             f"decode must map (T, d) to (T, D) with D >= {size}; got {tuple(z.flatten(0, 1).shape)} -> "

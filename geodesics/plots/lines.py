@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 import torch
 
+from geodesics.batches.arguments import check_count, check_fits, check_metric
 from geodesics.curves.curve import Curve
 from geodesics.metrics.metric import Metric
-from geodesics.plots.canvas import as_array, check_plane, colors_of, new_axes, rim_of
+from geodesics.plots.canvas import as_array, check_curves, check_plane, colors_of, new_axes, rim_of
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -45,6 +46,7 @@ def plot_curves(
         ValueError: when the latent space is not two-dimensional, or the number of colors is not B.
     """
     check_plane(None, None, curves)
+    check_count("num_points", num_points, 2)
     colors = colors_of(color, len(curves))
     if ax is None:
         ax = new_axes(6.0, 6.0)
@@ -86,6 +88,10 @@ def plot_speeds(
     Raises:
         ValueError: when the number of colors is not B.
     """
+    check_metric(metric)
+    check_curves(curves)
+    check_count("num_points", num_points)
+    check_fits(metric, curves.points[:, 0])
     colors = colors_of(color, len(curves))
     # Midpoints of equal cells: a knot, where the velocity has two values, is hit by chance only.
     t = (torch.arange(num_points, dtype=curves.points.dtype, device=curves.points.device) + 0.5) / num_points
@@ -113,6 +119,7 @@ def straight_lines(curves: Curve) -> Curve:
     Returns:
         B polylines, at constant Euclidean speed.
     """
+    check_curves(curves)
     z0, z1 = curves.points[:, :1], curves.points[:, -1:]
     t = torch.linspace(0, 1, _STRAIGHT_SEGMENTS + 1, dtype=z0.dtype, device=z0.device)[:, None]
     return Curve((1 - t) * z0 + t * z1)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geodesics.batches.arguments import check_count, check_output
+from geodesics.batches.arguments import check_callable, check_count, check_metric, check_output
 from geodesics.curves.curve import Curve
 from geodesics.metrics.metric import Metric
 from geodesics.metrics.pointwise import log_measure
@@ -61,6 +61,7 @@ def plot_measure(
         ValueError: when the latent space is not two-dimensional, labels do not fit, there is no extent nor
             anything to find it from, or the extent or the resolution is empty.
     """
+    check_metric(metric)
     check_plane(latents, labels, curves)
     if extent is None:
         nodes = None if curves is None else curves.points.flatten(0, 1)
@@ -120,6 +121,7 @@ def plot_field(
         ValueError: when the latent space is not two-dimensional, labels do not fit, there is no extent nor
             points to find it from, the extent or the resolution is empty, or the field's values are not one a point.
     """
+    check_callable("field", field, "(B, 2) -> (B,)")
     check_plane(latents, labels, None)
     check_count("resolution", resolution, 2)
     shown = [] if latents is None else [latents]

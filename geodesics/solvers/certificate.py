@@ -138,7 +138,7 @@ def certified_result(
     def total(counts: Tensor) -> Tensor:
         return counts.view(-1, num_problems).sum(0)
 
-    curve = Curve(
+    curve = Curve.unchecked(
         ended.points.masked_fill(failed[..., None], torch.nan), checked.knots.masked_fill(failed, torch.nan), degree
     )
     return GeodesicResult(

@@ -208,14 +208,18 @@ def _collect(finished: list[Minimized], explored: Explored, options: EnergySolve
     """The finished curves in the order of the problems, all on the finest mesh used, with the work of exploring."""
     order = torch.cat([done.trials.problem for done in finished]).argsort()
     finest = max(done.knots.shape[1] - 1 for done in finished)
-    curves = [Curve(done.trials.points, done.knots, options.degree).with_segments(finest) for done in finished]
+    curves = [
+        Curve.unchecked(done.trials.points, done.knots, options.degree).with_segments(finest) for done in finished
+    ]
 
     def pick(values: list[Tensor]) -> Tensor:
         return torch.cat(values)[order]
 
     length = pick([done.length for done in finished])
     return GeodesicResult(
-        Curve(pick([curve.points for curve in curves]), pick([curve.knots for curve in curves]), options.degree),
+        Curve.unchecked(
+            pick([curve.points for curve in curves]), pick([curve.knots for curve in curves]), options.degree
+        ),
         length,
         pick([done.length_error for done in finished]),
         length.square() / 2,

@@ -1,12 +1,14 @@
 """What every solver answers, problem by problem."""
 
 from enum import IntEnum
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from geodesics.batches.arguments import check_positive
 from geodesics.curves.curve import Curve
 
 
@@ -44,8 +46,16 @@ _SENTENCES = {
 }
 
 
-def describe(status: int | Status) -> str:
-    """One sentence on a status code."""
+def describe(status: int | Status | Tensor) -> str:
+    """One sentence on a status code.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    code: Any = status
+    one = isinstance(code, Tensor) and code.numel() == 1 and code.dtype == torch.long
+    if not (one or isinstance(code, Integral)) or int(code) not in list(Status):
+        raise ValueError(f"status must be a code of Status, 0 to {max(Status).value}; got {status!r}")
     return _SENTENCES[Status(int(status))]
 
 
@@ -95,6 +105,7 @@ class GeodesicResult(NamedTuple):
 
         With the solver's own ``length_tol``, whether `distance` uses it.
         """
+        check_positive("length_tol", length_tol)
         return self.length_error <= length_tol * self.length
 
     def summary(self) -> str:

@@ -9,10 +9,14 @@ from torch import Tensor
 from geodesics.batches.arguments import (
     check_count,
     check_count_of,
+    check_fits,
+    check_floating,
     check_metric,
     check_points,
     check_positive,
+    check_random,
     check_shape,
+    check_solving,
 )
 from geodesics.connecting.geodesic import Solver
 from geodesics.connecting.moving_ends import MovingEnds
@@ -95,8 +99,12 @@ def riemannian_k_means(
     check_count_of("num_clusters", num_clusters, int(finite.sum()), "finite points")
     if start is not None:
         check_shape("start", start, "(K, d)", (num_clusters, z.shape[1]))
+        check_floating("start", start)
     check_positive("tol", tol)
     check_count("max_iter", max_iter)
+    check_solving(solver, initial, chunk_size)
+    check_random(generator, z.device)
+    check_fits(metric, z)
     ends = MovingEnds(metric, num_clusters * len(z), z, solver, initial, chunk_size)
     with torch.no_grad():
         given = None if start is None else start.to(z)

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from geodesics.batches.arguments import (
     check_count,
+    check_fits,
     check_floating,
     check_metric,
     check_points,
     check_positive,
     check_shape,
+    check_solving,
 )
 from geodesics.batches.rows import take, write
 from geodesics.connecting.geodesic import Solver
@@ -105,9 +107,12 @@ def frechet_mean(
         raise ValueError("weights must be finite and not negative")
     check_positive("tol", tol)
     check_count("max_iter", max_iter, 0)
+    check_solving(solver, initial, chunk_size)
+    check_fits(metric, z)
     if start is None:
         start = central_points(z, weights)
     check_shape("start", start, "(K, d)", (len(weights), z.shape[1]))
+    check_floating("start", start)
     ends = MovingEnds(metric, weights.numel(), z, solver, initial, chunk_size)
     with torch.no_grad():
         means = descend(metric, z, weights.to(z), start.to(z), ends, tol, max_iter)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geodesics.batches.arguments import check_count, check_count_of, check_floating
+from geodesics.batches.arguments import check_count, check_count_of, check_floating, check_random
 
 # Entries of the largest temporary tensor: bounds memory, and fits a processor's cache.
 _ENTRIES = 2**18
@@ -70,6 +70,7 @@ def k_medoids(
         raise ValueError("distances must not be negative")
     check_count("num_starts", num_starts)
     check_count("max_iter", max_iter)
+    check_random(generator, distances.device)
     kept = _known_points(distances)
     check_count_of("num_clusters", num_clusters, len(kept), "points with distances")
     with torch.no_grad():

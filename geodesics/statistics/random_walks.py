@@ -12,7 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodesics.batches.arguments import check_count, check_metric, check_points, check_positive
+from geodesics.batches.arguments import (
+    check_count,
+    check_fits,
+    check_metric,
+    check_points,
+    check_positive,
+    check_random,
+)
 from geodesics.metrics.metric import Metric
 
 
@@ -45,7 +52,7 @@ def random_walk(
         ValueError: when z0 is not ``(B, d)``, num_steps < 1, or step_size is not positive.
         TypeError: when z0 is not a floating-point tensor.
     """
-    _check_walk(metric, z0, num_steps, "step_size", step_size)
+    _check_walk(metric, z0, num_steps, "step_size", step_size, generator)
     return _walk(metric, z0, num_steps, step_size, 0.0, generator)
 
 
@@ -77,7 +84,7 @@ def brownian_motion(
         ValueError: when z0 is not ``(B, d)``, num_steps < 1, or time_step is not positive.
         TypeError: when z0 is not a floating-point tensor.
     """
-    _check_walk(metric, z0, num_steps, "time_step", time_step)
+    _check_walk(metric, z0, num_steps, "time_step", time_step, generator)
     return _walk(metric, z0, num_steps, time_step**0.5, time_step, generator)
 
 
@@ -94,7 +101,14 @@ def brownian_drift(metric: Metric, z: Float[Tensor, "b d"]) -> Float[Tensor, "b 
 
     Returns:
         ``(B, d)``, latent units per unit of time; NaN where M is not finite or not positive definite.
+
+    Raises:
+        ValueError: when z is not ``(B, d)``.
+        TypeError: when the metric is none, or z is not a floating-point tensor.
     """
+    check_metric(metric)
+    check_points("z", z, "B")
+    check_fits(metric, z)
     return _drift(metric, z, orthonormal_frame(metric.tensor(z)))
 
 
@@ -134,8 +148,12 @@ def _walk(
     return positions
 
 
-def _check_walk(metric: Metric, z0: Tensor, num_steps: int, name: str, size: float) -> None:
+def _check_walk(
+    metric: Metric, z0: Tensor, num_steps: int, name: str, size: float, generator: torch.Generator | None
+) -> None:
     check_metric(metric)
     check_points("z0", z0, "B")
     check_count("num_steps", num_steps)
     check_positive(name, size)
+    check_random(generator, z0.device)
+    check_fits(metric, z0)

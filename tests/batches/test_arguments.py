@@ -20,9 +20,15 @@ from geodesics import (
     LBFGSSolver,
     PullbackMetric,
     ShootingOptions,
+    Straight,
+    brownian_drift,
     brownian_motion,
     check_generator,
+    christoffel_symbols,
     constant_speed,
+    contracted_hessian,
+    describe,
+    directional_second_derivative,
     distance,
     distance_matrix,
     energy,
@@ -30,16 +36,28 @@ from geodesics import (
     fit_land,
     frechet_mean,
     gaussian_curvature,
+    general_acceleration,
     geodesic,
     geodesic_flow,
     inner,
     k_medoids,
+    length,
     log_map,
     log_measure,
     norm,
+    plot_curves,
+    plot_decoded,
+    plot_field,
+    plot_latents,
+    plot_measure,
+    plot_speeds,
+    plot_strips,
+    pullback_acceleration,
     random_walk,
     riemannian_k_means,
     sectional_curvature,
+    straight_lines,
+    value_and_jacobian,
 )
 from geodesics.batches import arguments as checks
 
@@ -55,6 +73,15 @@ class Options:
     most: object = 5
     tol: object = None
     size: object = 1.0
+
+
+class Half:
+    """A metric that lacks some of its methods."""
+
+    def tensor(self, z):
+        return z
+
+    norm = tensor
 
 
 WORDINGS = [
@@ -88,14 +115,15 @@ WORDINGS = [
     (
         lambda: checks.check_floating("z", POINTS.half()),
         TypeError,
-        "z must be a floating-point tensor, float32 or float64; got torch.float16",
+        "z must be a floating-point tensor, float32 or float64; got torch.float16: pass z.double()",
     ),
     (
         lambda: checks.check_floating("z", np.zeros((3, 2))),
         TypeError,
-        "z must be a floating-point tensor, float32 or float64; got ndarray",
+        "z must be a floating-point tensor, float32 or float64; got ndarray: "
+        "pass torch.as_tensor(z, dtype=torch.float64)",
     ),
-    (lambda: checks.check_points("z", POINTS[0]), ValueError, "z must be (n, d); got (2,)"),
+    (lambda: checks.check_points("z", POINTS[0]), ValueError, "z must be (n, d); got (2,): pass z[None] for one point"),
     (lambda: checks.check_points("z", POINTS[:, :0]), ValueError, "z must be (n, d); got (3, 0)"),
     (lambda: checks.check_points("z", POINTS, "B", 4), ValueError, "z must be (B, d) with B >= 4; got (3, 2)"),
     (
@@ -179,6 +207,62 @@ WORDINGS = [
         TypeError,
         "solver must be a Solver, such as EnergySolver(); got str",
     ),
+    (
+        lambda: checks.check_metric(Half()),
+        TypeError,
+        "metric must be a Metric, such as PullbackMetric(decoder); got Half without acceleration and path_energy",
+    ),
+    (
+        lambda: checks.check_fits(PullbackMetric(lambda z: None), POINTS),
+        TypeError,
+        "generator must map (B, d) to (B, D); got (2, 2) -> None: does it return its output?",
+    ),
+    (lambda: checks.check_solving(EnergySolver(), None, 0), ValueError, "chunk_size must be at least 1; got 0"),
+    (
+        lambda: checks.check_solving(None, Straight, None),
+        TypeError,
+        "initial must be an instance, such as Straight(); got the class Straight",
+    ),
+    (
+        lambda: checks.check_solving(None, 3, None),
+        TypeError,
+        "initial must be callable, (z0, z1) -> list of Curve; got int",
+    ),
+    (
+        lambda: checks.check_random(0, torch.device("cpu")),
+        TypeError,
+        "generator must be a torch.Generator or None; got 0",
+    ),
+    (
+        lambda: checks.check_random(torch.Generator(), torch.device("meta")),
+        ValueError,
+        "generator must be on the points' device meta; got cpu",
+    ),
+    (lambda: checks.check_seed(-1), ValueError, "seed must be from 0 to 2^32 - 1; got -1"),
+    (lambda: checks.check_seed(None), TypeError, "seed must be an integer; got None"),
+    (
+        lambda: checks.check_is("curve", POINTS, Curve, "as geodesic(...).curve"),
+        TypeError,
+        "curve must be a Curve, as geodesic(...).curve; got Tensor",
+    ),
+    (lambda: checks.check_count("n", 2**31), ValueError, "n must be at most 2147483647; got 2147483648"),
+    (lambda: checks.check_count("n", 10**5000), ValueError, "n must be at most 2147483647; got an integer beyond 2^63"),
+    (
+        lambda: checks.check_positive("h", 10**400),
+        ValueError,
+        "h must be positive and finite; got an integer beyond 2^63",
+    ),
+    (
+        lambda: checks.check_floating("z", POINTS.to_sparse()),
+        TypeError,
+        "z must be a dense tensor; got torch.sparse_coo",
+    ),
+    (
+        lambda: checks.check_ends(POINTS.view(3, 1, 2), POINTS.view(3, 1, 2)),
+        ValueError,
+        "z0 and z1 must both be (B, d); got (3, 1, 2) and (3, 1, 2): pass each.flatten(1), with "
+        "lambda z: decoder(z.unflatten(1, (1, 2))) as the decoder",
+    ),
 ]
 
 
@@ -212,6 +296,13 @@ def test_every_check_is_tested_above():
     names = {name for name in vars(checks) if name.startswith("check_")}
     used = {name for check, _, _ in WORDINGS for name in check.__code__.co_names}
     assert names == used & names
+
+
+class Lazy:
+    """A solver that gives no answer."""
+
+    def solve(self, metric, starts):
+        return starts
 
 
 FLAT = FunctionMetric(lambda z: torch.eye(2, dtype=z.dtype).expand(len(z), 2, 2))
@@ -327,6 +418,56 @@ DOORS = [
     (lambda: GraphPaths(FLAT, Z.long()), "latents"),
     (lambda: GraphPaths(FLAT, Z, num_nodes=2.5), "num_nodes"),
     (lambda: check_generator(3, Z), "generator"),
+    (lambda: distance_matrix(None, Z[:1]), "metric"),
+    (lambda: distance_matrix(FLAT, Z[:1], solver=EnergySolver), "solver"),
+    (lambda: frechet_mean(FLAT, Z, solver=EnergySolver), "solver"),
+    (lambda: riemannian_k_means(FLAT, Z, 1, initial=3), "initial"),
+    (lambda: fit_land(FLAT, Z, chunk_size=0), "chunk_size"),
+    (lambda: fit_land(FLAT, Z, options=LandOptions), "options"),
+    (lambda: fit_land(FLAT, Z, labels=Z[:, 0]), "labels"),
+    (lambda: Land.from_parameters(FLAT, Z[:1], EYE.float()), "covariances"),
+    (lambda: Land.from_parameters(FLAT, Z[:1], -EYE), "covariances"),
+    (lambda: Land.from_parameters(FLAT, Z[:1], EYE.cumsum(1)), "covariances"),
+    (lambda: Land.from_parameters(FLAT, Z[:1], EYE, Z[:1, 0]), "weights"),
+    (lambda: Land.from_parameters(FLAT, Z[:1] / 0, EYE), "means"),
+    (lambda: brownian_drift(FLAT, Z.tolist()), "z"),
+    (lambda: random_walk(FLAT, Z, 2, 0.1, generator=0), "generator"),
+    (lambda: GraphPaths(FLAT, Z, seed=0.5), "seed"),
+    (lambda: length(FLAT, Z), "curve"),
+    (lambda: energy(FLAT, None), "curve"),
+    (lambda: constant_speed(FLAT, LINE.points, 3), "curve"),
+    (lambda: LINE.evaluate([0.5]), "t"),
+    (lambda: LINE.evaluate(torch.zeros(2)), "t"),  # float32
+    (lambda: LINE.derivative(Z[:2]), "t"),
+    (lambda: LINE[0], "rows"),
+    (lambda: LINE.with_segments(0), "count"),
+    (lambda: Curve(LINE.points, torch.tensor([[0.0, 0.5]] * 3, dtype=Z.dtype)), "knots"),
+    (lambda: Curve(LINE.points, LINE.knots.float()), "knots"),
+    (lambda: Curve(LINE.points[..., None]), "points"),
+    (lambda: value_and_jacobian(None, Z), "generator"),
+    (lambda: value_and_jacobian(torch.tanh, Z[0]), "z"),
+    (lambda: contracted_hessian(torch.tanh, Z, Z[:1]), "w"),
+    (lambda: directional_second_derivative(torch.tanh, Z, Z.float()), "v"),
+    (lambda: pullback_acceleration(torch.tanh, Z, None), "v"),
+    (lambda: christoffel_symbols(None, Z), "tensor"),
+    (lambda: general_acceleration(torch.tanh, Z, W), "tensor"),
+    (lambda: geodesic(FLAT, Z, W).resolved(math.nan), "length_tol"),
+    (lambda: describe(2.5), "status"),
+    (lambda: geodesic(FLAT, Z, W, solver=Lazy()), "solver"),
+    (lambda: geodesic(FLAT, Z, W, initial=lambda z0, z1: None), "initial"),
+    (lambda: geodesic(FLAT, Z, W, initial=lambda z0, z1: [Curve(LINE.points.float())]), "initial"),
+    (lambda: plot_curves(Z), "curves"),
+    (lambda: plot_curves(LINE, num_points=1), "num_points"),
+    (lambda: plot_speeds(FLAT, Z), "curves"),
+    (lambda: plot_latents(Z.numpy()), "latents"),
+    (lambda: plot_latents(Z, [0, 1, 2]), "labels"),
+    (lambda: plot_measure(None, Z), "metric"),
+    (lambda: plot_field(3, Z), "field"),
+    (lambda: plot_field(lambda z: z[:, 0], Z, extent="wide"), "extent"),
+    (lambda: plot_decoded(torch.tanh, Z, 2), "image_shape"),
+    (lambda: plot_decoded(lambda z: None, Z, (1, 1)), "decode"),
+    (lambda: plot_strips(FLAT, torch.tanh, Z, (1, 1)), "curves"),
+    (lambda: straight_lines(Z), "curves"),
 ]  # fmt: skip
 
 

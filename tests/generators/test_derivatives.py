@@ -103,7 +103,7 @@ def test_rows_are_independent(case, normal):
 def test_own_derivatives_are_preferred(normal):
     class Own:
         def __call__(self, z):
-            raise AssertionError("the generator's own derivatives are enough")
+            return z * torch.nan  # the generator's own derivatives are enough
 
         def value_and_jacobian(self, z):
             return z, basis_tangents(z)

@@ -95,7 +95,7 @@ def test_error_estimate_covers_the_truth_on_hard_speeds(kind):
     """A wall of 1/30 of an element, a jump and a kink of the speed, which no rule of high order integrates."""
     speed = {
         "wall": lambda x: 1 + 50 * torch.exp(-(((x - 0.37) * 30) ** 2)),
-        "jump": lambda x: 1 + (x > 0.37),
+        "jump": lambda x: 1 + (x > 0.37).to(x),
         "kink": lambda x: 1 + (x - 0.37).abs(),
     }[kind]
     metric = FunctionMetric(lambda z: speed(z[:, :1, None]).square())

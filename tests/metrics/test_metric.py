@@ -70,14 +70,16 @@ def test_measure_survives_where_the_determinant_does_not():
 def test_rows_are_independent_and_bad_rows_are_nan(normal):
     """A point off the chart, a singular and an indefinite tensor give NaN in their own rows."""
 
-    def tensor(z):
-        M = half_plane_tensor(z)
-        M[1, 0, 0] = 0.0
-        M[2, 0, 0] = -1.0
-        M[3] = torch.nan
+    z = normal(6, 2)
+
+    def tensor(points):
+        M = half_plane_tensor(points)
+        singular, indefinite, off = ((points == bad).all(1) for bad in z[1:4])
+        M[singular, 0, 0] = 0.0
+        M[indefinite, 0, 0] = -1.0
+        M[off] = torch.nan
         return M
 
-    z = normal(6, 2)
     values = log_measure(FunctionMetric(tensor), z)
     assert values.isnan().tolist() == [False, True, True, True, False, False]
     good = [0, 4, 5]
