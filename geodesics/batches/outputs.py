@@ -6,6 +6,7 @@ Anything else is refused in words: what came, and what would do.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ _ASKED = "generator must map (B, d) to (B, D)"
 class Rows:
     """A generator whose outputs become rows ``(B, D)``: see `as_rows`."""
 
-    generator: Callable[[Tensor], object]
+    generator: Callable[[Tensor], Any]
 
     def __call__(self, z: Tensor) -> Tensor:
         if not torch._C._functorch.is_functorch_wrapped_tensor(z):

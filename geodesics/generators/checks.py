@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import jvp
 
-from geodesics.batches.arguments import check_callable, check_kept, check_output, check_points
+from geodesics.batches.arguments import check_callable, check_points
+from geodesics.batches.outputs import Rows, as_rows, is_rows
 from geodesics.batches.threads import forward_mode
 from geodesics.generators.derivatives import (
     contracted_hessian,
@@ -91,9 +92,10 @@ def check_generator(generator: Generator, z: Float[Tensor, "b d"]) -> GeneratorR
         generator = copy.deepcopy(generator)  # running statistics of training mode stay as they are
     with torch.no_grad():
         points = z.clone()
-        F = generator(points)
-        check_output("generator", z, F, "(B, d) to (B, D)")
-        check_kept("generator", z, F)
+        output = generator(points)
+        F = as_rows(z, output)
+        if not is_rows(z, output):
+            generator = Rows(generator)
         kept = torch.equal(points.nan_to_num(), z.nan_to_num())
         rows_independent, finite = _rows_independent(generator, z, F.clone()), bool(F.isfinite().all())
     seen = _Derivatives()

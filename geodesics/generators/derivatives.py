@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodesics.batches.threads import forward_mode
 from geodesics.generators.differences import DifferencesOfFirst, derivative_along
 from geodesics.generators.modes import Forward, basis_tangents
 from geodesics.generators.protocols import (

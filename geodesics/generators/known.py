@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from geodesics.batches.outputs import Rows
 from geodesics.generators.differences import Probe
 from geodesics.generators.protocols import FlatField, Generator
 
@@ -96,6 +97,9 @@ def _anchor(generator: Generator) -> tuple[object, object]:
     if isinstance(generator, FlatField):
         anchor, part = _anchor(generator.field)
         return anchor, (FlatField, part)
+    if isinstance(generator, Rows):
+        anchor, part = _anchor(generator.generator)
+        return anchor, (Rows, part)
     if isinstance(generator, MethodType):
         return generator.__self__, generator.__func__
     return generator, None
