@@ -5,7 +5,7 @@ shape or dtype a ValueError. NaN and infinity are no sizes, and a bool is no num
 """
 
 import math
-from numbers import Integral, Real
+from numbers import Integral, Rational, Real
 
 import torch
 from torch import Tensor
@@ -72,6 +72,8 @@ def check_floating(name: str, z: object) -> None:
         raise TypeError(f"{asked}; got {z.dtype}{'' if z.is_complex() else f': pass {name}.double()'}")
     if z.layout != torch.strided or z.is_nested:
         raise TypeError(f"{name} must be a dense tensor; got {z.layout if not z.is_nested else 'a nested one'}")
+    if z.is_meta:
+        raise ValueError(f"{name} must hold values; got a tensor on the meta device")
 
 
 def check_points(name: str, z: Tensor, first: str = "n", least: int = 0) -> None:
@@ -80,7 +82,6 @@ def check_points(name: str, z: Tensor, first: str = "n", least: int = 0) -> None
     if z.ndim != 2 or z.shape[1] < 1 or len(z) < least:
         enough = f" with {first} >= {least}" if least else ""
         raise ValueError(f"{name} must be ({first}, d){enough}; got {tuple(z.shape)}{_rows_of(name, z)}")
-    _check_values(name, z)
 
 
 def check_alike(tensors: dict[str, Tensor], least_dimension: int = 1) -> None:
@@ -97,7 +98,6 @@ def check_alike(tensors: dict[str, Tensor], least_dimension: int = 1) -> None:
     if any(z.dtype != first.dtype or z.device != first.device for z in rest):
         got = _listed([f"{z.dtype} on {z.device}" for z in tensors.values()])
         raise ValueError(f"{names} must share dtype and device; got {got}")
-    _check_values(names, first)
 
 
 def check_ends(z0: Tensor, z1: Tensor) -> None:
@@ -226,11 +226,6 @@ def _rows_of(name: str, z: Tensor) -> str:
     return ""
 
 
-def _check_values(name: str, z: Tensor) -> None:
-    if z.is_meta:
-        raise ValueError(f"{name} must hold values; got a tensor on the meta device")
-
-
 def _integer(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer; got {_brief(value)}")
@@ -238,12 +233,11 @@ def _integer(name: str, value: object) -> int:
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number; got {_brief(value)}")
-    try:
-        return float(value)
-    except OverflowError:  # an integer beyond all floating-point numbers
-        return math.inf
+    fraction = isinstance(value, Rational) and not isinstance(value, Integral)  # no tensor takes one
+    if isinstance(value, bool) or not isinstance(value, Real) or fraction:
+        raise TypeError(f"{name} must be a number; got {type(value).__name__ if fraction else _brief(value)}")
+    # An integer that no tensor holds is none here.
+    return math.inf if isinstance(value, Integral) and abs(int(value)) > 2**63 else float(value)
 
 
 def _brief(value: object) -> str:

@@ -25,8 +25,6 @@ class Rows:
     generator: Callable[[Tensor], Any]
 
     def __call__(self, z: Tensor) -> Tensor:
-        if not torch._C._functorch.is_functorch_wrapped_tensor(z):
-            return as_rows(z, self.generator(z))
         with unvalidated():
             return as_rows(z, self.generator(z))
 

@@ -26,7 +26,7 @@ _DEPTH = 4
 def settled(generator: Callable[[Tensor], Any], z: Tensor) -> Callable[[Tensor], Any]:
     """The generator itself, or one of rows where its outputs are images or distributions.
 
-    Three evaluations on a few rows, none where no row of z ``(B, d)`` is finite or z is inside of a transform.
+    A few evaluations on two rows, none where z ``(B, d)`` is inside of a transform.
 
     Raises:
         ValueError: when it cannot be evaluated there, its outputs do not fit, or its rows are coupled or random.
@@ -35,19 +35,23 @@ def settled(generator: Callable[[Tensor], Any], z: Tensor) -> Callable[[Tensor],
     check_callable("generator", generator, "(B, d) -> (B, D)")
     if isinstance(generator, type):
         raise TypeError(f"generator must be callable, (B, d) -> (B, D); got the class {generator.__name__}")
-    if torch._C._functorch.is_functorch_wrapped_tensor(z):
+    if is_inside(z):
         return generator
-    rows = z.detach()[z.detach().isfinite().all(1)][:2]
-    if len(rows) == 0:
-        return generator
+    rows = _rows(z)
     modules = [module for _, module in modules_of(generator)]
     if isinstance(generator, nn.Module):
         _refuse_training(generator)
     with _unchanged(modules), unvalidated():
         output = _value("generator", generator, rows)
         first = as_rows(rows, output)
+        if len(rows) == 0:
+            return generator if is_rows(rows, output) else Rows(generator)
         again = as_rows(rows[:1].expand(_REPEATS, -1), _value("generator", generator, rows[:1].repeat(_REPEATS, 1)))
-    refuse_coupled("generator", first[0], again, generator)
+        _refuse_coupled("generator", first[0], again, generator)
+        if not bool(first.isfinite().all()):  # such values hide what is random
+            many = _tame(rows).repeat(_REPEATS, 1)
+            again = as_rows(many, _value("generator", generator, many))
+            _refuse_coupled("generator", again[0], again, generator)
     return generator if is_rows(rows, output) else Rows(generator)
 
 
@@ -60,20 +64,36 @@ def try_field(
         ValueError: when it cannot be evaluated there, its outputs do not fit, or its rows are coupled or random.
         TypeError: when its outputs are not tensors.
     """
-    if torch._C._functorch.is_functorch_wrapped_tensor(z):
+    if is_inside(z):
         return
-    rows = z.detach()[z.detach().isfinite().all(1)][:2]
-    if len(rows) == 0:
-        return
+    rows = _rows(z)
     with _unchanged([module for _, module in modules_of(function)]):
         first = _value(name, function, rows)
         check(name, rows, first)
+        if len(rows) == 0:
+            return
         many = rows[:1].repeat(_REPEATS, 1)
         again = _value(name, function, many)
         check(name, many, again)
-    assert isinstance(first, Tensor)
-    assert isinstance(again, Tensor)
-    refuse_coupled(name, first[0], again, function)
+        assert isinstance(first, Tensor)
+        assert isinstance(again, Tensor)
+        _refuse_coupled(name, first[0], again, function)
+        if not bool(first.isfinite().all()):
+            many = _tame(rows).repeat(_REPEATS, 1)
+            again = _value(name, function, many)
+            check(name, many, again)
+            assert isinstance(again, Tensor)
+            _refuse_coupled(name, again[0], again, function)
+
+
+def is_inside(z: Tensor) -> bool:
+    """Whether the points are inside of a transform of torch.func, where values cannot be looked at."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(z))
+
+
+def says_something(z: Tensor) -> bool:
+    """Whether a trial at such points need not be repeated."""
+    return not is_inside(z) and len(z) > 0
 
 
 def modules_of(function: object, depth: int = _DEPTH) -> Iterator[tuple[str, nn.Module]]:
@@ -110,7 +130,20 @@ def _parts(function: object) -> Iterator[object]:
     yield from (known[name] for name in names if isinstance(known.get(name), nn.Module))
 
 
-def refuse_coupled(name: str, alone: Tensor, again: Tensor, function: object) -> None:
+def _rows(z: Tensor) -> Tensor:
+    """Two of the points, finite ones if there are any."""
+    z = z.detach()
+    finite = z[z.isfinite().all(1)]
+    return finite[:2] if len(finite) else z[:2]
+
+
+def _tame(rows: Tensor) -> Tensor:
+    """The first point, brought near to the origin, where values are finite if they are anywhere."""
+    first = rows[:1].nan_to_num(0.5, 0.5, -0.5)
+    return first / first.abs().amax().clamp(min=1)
+
+
+def _refuse_coupled(name: str, alone: Tensor, again: Tensor, function: object) -> None:
     """Raise unless a row ``(...)`` is the same beside another one as beside itself ``(n, ...)``."""
     if _close(again, alone):
         return
@@ -167,14 +200,18 @@ def _value(name: str, function: Callable[[Tensor], Tensor], z: Tensor) -> object
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            asked = "(B, d) to (B, D)" if name == "generator" else "(B, d) to (B, d, d)"
-            raised = (
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if str(error).strip() else repr(error)
-            )
-            what = _misfit(name, function, z) or (
-                f"{name} must map {asked}; for z {tuple(z.shape)}, {z.dtype} on {z.device}, it raised {raised}"
-            )
-            raise ValueError(what + _images(raised)) from error
+            raise ValueError(refusal(name, function, z, error)) from error
+
+
+def refusal(name: str, function: object, z: Tensor, error: Exception) -> str:
+    """Why a decoder or a field that raised cannot be evaluated at such points, in words."""
+    asked = "(B, d) to (B, D)" if name == "generator" else "(B, d) to (B, d, d)"
+    said = str(error).strip()
+    raised = f"{type(error).__name__}: {said.splitlines()[0]}" if said else repr(error)
+    what = _misfit(name, function, z) or (
+        f"{name} must map {asked}; for z {tuple(z.shape)}, {z.dtype} on {z.device}, it raised {raised}"
+    )
+    return what + _images(raised)
 
 
 def _misfit(name: str, function: object, z: Tensor) -> str:

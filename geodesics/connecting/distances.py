@@ -115,7 +115,7 @@ def distance_matrix(
     matrix = z.new_zeros(n, n)
     status = torch.full((n, n), 0, dtype=torch.long, device=z.device)  # CONVERGED
     count = torch.zeros((), dtype=torch.long, device=z.device)
-    for rows, columns in zip(i.split(chunk_size), j.split(chunk_size), strict=True):
+    for rows, columns in zip(i.split(int(chunk_size)), j.split(int(chunk_size)), strict=True):
         result = solve_pairs(metric, z[rows], z[columns], solver, initial, None)
         lost = unresolved(result, solver)
         matrix[rows, columns], status[rows, columns] = result.length.masked_fill(lost, torch.nan), result.status

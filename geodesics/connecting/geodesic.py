@@ -85,7 +85,6 @@ def solve_pairs(
     check_metric(metric)
     check_ends(z0, z1)
     check_solving(solver, initial, chunk_size)
-    check_fits(metric, z0)
     solver = EnergySolver() if solver is None else solver
     initial = Straight() if initial is None else initial
     finite = (z0.isfinite() & z1.isfinite()).all(1)
@@ -93,10 +92,11 @@ def solve_pairs(
     rows = (finite & distinct).nonzero()[:, 0]
     if rows.numel() == 0:
         return _combine([], rows, z0, z1, finite)
+    check_fits(metric, z0[rows])
     with torch.no_grad():
         metric.tensor(z0[rows[:1]].expand(3, -1))  # a generator or function of the wrong shape is told so here
         parts = []
-        for part in rows.split(chunk_size or len(rows)):
+        for part in rows.split(int(chunk_size or len(rows))):
             starts = _starts(initial, z0[part], z1[part])
             result = solver.solve(metric, starts)
             check_is("solver", result, GeodesicResult, "what its method solve gives")

@@ -60,6 +60,10 @@ class Curve:
         if not isinstance(rows, slice | Tensor) or (isinstance(rows, Tensor) and rows.ndim != 1):
             got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
             raise TypeError(f"rows must be a slice, or a tensor of indices or booleans with one axis; got {got}")
+        if isinstance(rows, Tensor) and rows.dtype not in (torch.long, torch.int, torch.bool):
+            raise TypeError(f"rows must be indices or booleans; got {rows.dtype}")
+        if isinstance(rows, Tensor) and rows.dtype == torch.bool and len(rows) != len(self):
+            raise ValueError(f"rows must be one boolean for each of {len(self)} curves; got {len(rows)}")
         return Curve.unchecked(self.points[rows], self.knots[rows], self.degree)
 
     def evaluate(self, t: Float[Tensor, "b t"] | Float[Tensor, " t"]) -> Float[Tensor, "b t d"]:

@@ -12,6 +12,7 @@ from torch.func import jvp
 from geodesics.batches.arguments import check_callable, check_points
 from geodesics.batches.outputs import Rows, as_rows, is_rows
 from geodesics.batches.threads import forward_mode
+from geodesics.batches.trial import refusal
 from geodesics.generators.derivatives import (
     contracted_hessian,
     directional_derivative,
@@ -92,7 +93,12 @@ def check_generator(generator: Generator, z: Float[Tensor, "b d"]) -> GeneratorR
         generator = copy.deepcopy(generator)  # running statistics of training mode stay as they are
     with torch.no_grad():
         points = z.clone()
-        output = generator(points)
+        try:
+            output = generator(points)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(refusal("generator", generator, z, error)) from error
         F = as_rows(z, output)
         if not is_rows(z, output):
             generator = Rows(generator)

@@ -25,6 +25,11 @@ from geodesics.generators.routes import callable_of, first_way, second_way, tran
 from geodesics.generators.torch_repairs import ByFormula
 
 
+def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors that autograd can keep: copies of those made in inference mode."""
+    return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in tensors)
+
+
 def value(generator: Generator, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
     """F(z); a generator that writes into its argument is given a copy."""
     return callable_of(generator, z)(z)
@@ -51,6 +56,7 @@ def value_and_jacobian(
         ValueError: when derivatives contradict the generator's values, as behind ``.detach()`` or rounding.
     """
     with ByFormula():  # whoever differentiates J differentiates forward twice
+        (z,) = plain(z)
         if isinstance(generator, JacobianGenerator):
             return generator.value_and_jacobian(z)
         way = first_way(generator, z)
@@ -66,6 +72,7 @@ def directional_derivative(
         ValueError: as `value_and_jacobian`.
     """
     with ByFormula():
+        z, v = plain(z, v)
         if isinstance(generator, DirectionalGenerator):
             return generator.directional_derivative(z, v)
         way = first_way(generator, z)
@@ -81,6 +88,7 @@ def transposed_derivative(
         ValueError: as `value_and_jacobian`.
     """
     with ByFormula():
+        z, w = plain(z, w)
         way = transposed_way(generator, z)
         return way(callable_of(generator, z), z, w)
 
@@ -105,6 +113,7 @@ def directional_second_derivative(
         ValueError: as `value_and_jacobian`.
     """
     with ByFormula():
+        z, v = plain(z, v)
         way = second_way(generator, z)
         return way.along(callable_of(generator, z), z, v, v)
 
@@ -114,6 +123,7 @@ def mixed_second_derivative(
 ) -> Float[Tensor, "b D"]:
     """F''(z)[u, v], ``(B, D)``; as `directional_second_derivative`, which it is for u = v."""
     with ByFormula():
+        z, u, v = plain(z, u, v)
         way = second_way(generator, z)
         return way.along(callable_of(generator, z), z, u, v)[1]
 
@@ -138,6 +148,7 @@ def contracted_hessian(
         ValueError: as `value_and_jacobian`.
     """
     with ByFormula():
+        z, w = plain(z, w)
         if isinstance(generator, HessianGenerator):
             return generator.contracted_hessian(z, w)
         way = second_way(generator, z)

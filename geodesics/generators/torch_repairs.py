@@ -35,6 +35,7 @@ class ByFormula(TorchFunctionMode):
 
     def __enter__(self) -> "ByFormula":
         self.alone.enter_context(forward_mode())
+        self.alone.enter_context(torch.inference_mode(False))
         super().__enter__()
         return self
 

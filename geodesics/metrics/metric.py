@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from geodesics.batches.arguments import check_callable, check_kept, check_output
 from geodesics.batches.rows import rows_in_memory
-from geodesics.batches.trial import settled, try_field
+from geodesics.batches.trial import says_something, settled, try_field
 from geodesics.curves.elements import Elements
 from geodesics.generators.derivatives import directional_derivative, value, value_and_jacobian
 from geodesics.generators.known import share
@@ -73,7 +73,8 @@ class PullbackMetric:
         kind = (z.dtype, z.device, z.shape[-1], sum(mode))
         if kind not in self._tried:
             self.generator = settled(self.generator, z)
-            self._tried.add(kind)
+            if says_something(z):
+                self._tried.add(kind)
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         """``J^T J`` at the points z ``(B, d)``, as ``(B, d, d)``; one value and Jacobian per point.
@@ -167,7 +168,8 @@ class FunctionMetric:
         kind = (z.dtype, z.device, z.shape[-1])
         if kind not in self._tried:
             try_field("function", self.function, z, check_symmetric)
-            self._tried.add(kind)
+            if says_something(z):
+                self._tried.add(kind)
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         """G(z), ``(B, d, d)``."""

@@ -101,6 +101,8 @@ def _check_tangents(metric: Metric, z: Tensor, v: Tensor, tol: float | None, max
     check_alike({"z": z, "v": v})
     if tol is not None:
         check_positive("tol", tol)
+        if tol >= 1:
+            raise ValueError(f"tol must be below 1; got {tol}")
     check_count("max_steps", max_steps)
     check_fits(metric, z)
 

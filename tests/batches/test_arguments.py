@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -99,6 +100,7 @@ WORDINGS = [
     (lambda: checks.check_positive("h", math.inf), ValueError, "h must be positive and finite; got inf"),
     (lambda: checks.check_positive("h", True), TypeError, "h must be a number; got True"),
     (lambda: checks.check_positive("h", None), TypeError, "h must be a number; got None"),
+    (lambda: checks.check_positive("h", Fraction(1, 2)), TypeError, "h must be a number; got Fraction"),
     (lambda: checks.check_positive("h", torch.ones(1)), TypeError, "h must be a number; got Tensor"),
     (lambda: checks.check_not_negative("r", -1), ValueError, "r must be finite and not negative; got -1"),
     (lambda: checks.check_not_negative("r", math.nan), ValueError, "r must be finite and not negative; got nan"),
