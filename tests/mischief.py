@@ -374,7 +374,7 @@ CALLS: dict[str, Call] = {
         means=Z[:1],
         covariances=EYE[None],
         weights=None,
-        num_nodes=4,
+        num_nodes=24,
         solver=QUICK,
         generator=None,
     ),

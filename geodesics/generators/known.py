@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from geodesics.batches.arguments import check_callable
 from geodesics.batches.outputs import Rows
+from geodesics.batches.trial import says_something, settled
 from geodesics.generators.differences import Probe
 from geodesics.generators.protocols import FlatField, Generator
 
@@ -56,6 +58,8 @@ class Known:
         transposed: ``(generator, z, w) -> J^T w``.
         seen: its values at some points, until all is found out.
         tries: how often they were asked for.
+        tried: the state in which it was tried at the door, None if it was not.
+        rows: whether its outputs are rows as they are.
         reverse_dropped: what is to be said where reverse mode runs and drops derivatives.
     """
 
@@ -66,6 +70,30 @@ class Known:
     reverse_dropped: str = ""
     seen: Probe | None = None
     tries: int = 0
+    tried: tuple[object, ...] | None = None
+    rows: bool = True
+
+
+def settled_once(generator: Generator, z: Tensor) -> Generator:
+    """`geodesics.batches.trial.settled`, tried once for each kind of points and state of the decoder."""
+    check_callable("generator", generator, "(B, d) -> (B, D)")
+    state = _state(generator)
+    known = known_of(generator, z)
+    if known.tried is None or known.tried != state:
+        answer = settled(generator, z)
+        if not says_something(z):
+            return answer
+        known.tried, known.rows = state, answer is generator
+    return generator if known.rows else Rows(generator)
+
+
+def _state(generator: Generator) -> tuple[object, ...]:
+    """What decides whether a module can be evaluated: its modes, and the kind of its weights."""
+    if not isinstance(generator, nn.Module):
+        return ()
+    weight = next(generator.parameters(), None)
+    kind = None if weight is None else (weight.dtype, weight.device)
+    return sum(module.training for module in generator.modules()), kind
 
 
 def share(generator: Generator, derived: Generator) -> Generator:

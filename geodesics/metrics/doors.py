@@ -4,8 +4,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodesics.batches.arguments import check_alike, check_callable, check_floating, check_points
-from geodesics.batches.trial import settled, try_field
+from geodesics.batches.trial import try_field
 from geodesics.generators import derivatives
+from geodesics.generators.known import settled_once
 from geodesics.generators.protocols import Generator
 from geodesics.metrics import connection
 from geodesics.metrics.connection import TensorField
@@ -35,7 +36,7 @@ def value_and_jacobian(
         TypeError: when z is not a floating-point tensor, the generator cannot be called, or gives no tensor.
     """
     check_points("z", z, "B")
-    return derivatives.value_and_jacobian(settled(generator, z), z)
+    return derivatives.value_and_jacobian(settled_once(generator, z), z)
 
 
 def directional_second_derivative(
@@ -58,7 +59,7 @@ def directional_second_derivative(
         TypeError: as `value_and_jacobian`.
     """
     check_alike({"z": z, "v": v})
-    return derivatives.directional_second_derivative(settled(generator, z), z, v)
+    return derivatives.directional_second_derivative(settled_once(generator, z), z, v)
 
 
 def contracted_hessian(
@@ -83,7 +84,7 @@ def contracted_hessian(
     """
     check_points("z", z, "B")
     check_floating("w", w)
-    generator = settled(generator, z)
+    generator = settled_once(generator, z)
     outputs = generator(z[:1]).shape[-1] if len(z) else w.shape[-1]
     if w.shape != (len(z), outputs) or w.dtype != z.dtype or w.device != z.device:
         asked = f"(B, D) = {(len(z), outputs)}, {z.dtype} on {z.device}"
@@ -157,7 +158,7 @@ def pullback_acceleration(
         TypeError: as `value_and_jacobian`.
     """
     check_alike({"z": z, "v": v})
-    return connection.pullback_acceleration(settled(generator, z), z, v)
+    return connection.pullback_acceleration(settled_once(generator, z), z, v)
 
 
 def _check_field(tensor: TensorField, z: Tensor) -> None:

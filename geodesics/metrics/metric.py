@@ -5,14 +5,14 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from geodesics.batches.arguments import check_callable, check_kept, check_output
 from geodesics.batches.rows import rows_in_memory
-from geodesics.batches.trial import says_something, settled, try_field
+from geodesics.batches.trial import says_something, try_field
 from geodesics.curves.elements import Elements
 from geodesics.generators.derivatives import directional_derivative, value, value_and_jacobian
-from geodesics.generators.known import share
+from geodesics.generators.known import settled_once, share
 from geodesics.generators.protocols import DirectionalGenerator, Generator, JacobianGenerator
 from geodesics.generators.reduction import reduced
 from geodesics.metrics.connection import general_acceleration, pullback_acceleration
@@ -58,7 +58,7 @@ class PullbackMetric:
 
     def __init__(self, generator: Generator) -> None:
         check_callable("generator", generator, "(B, d) -> (B, D)")
-        self.generator, self._tried = generator, set[tuple[object, ...]]()
+        self.generator, self._tried = generator, False
 
     def examine(self, z: Float[Tensor, "b d"]) -> None:
         """Raise unless the generator can be evaluated at points z ``(B, d)``, row by row; once per kind of points.
@@ -69,12 +69,8 @@ class PullbackMetric:
             ValueError: when it cannot, its outputs do not fit, or its rows are coupled or random.
             TypeError: when its outputs are not tensors.
         """
-        mode = [module.training for module in self.generator.modules()] if isinstance(self.generator, nn.Module) else []
-        kind = (z.dtype, z.device, z.shape[-1], sum(mode))
-        if kind not in self._tried:
-            self.generator = settled(self.generator, z)
-            if says_something(z):
-                self._tried.add(kind)
+        self.generator = settled_once(self.generator, z)
+        self._tried = self._tried or says_something(z)
 
     def tensor(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d"]:
         """``J^T J`` at the points z ``(B, d)``, as ``(B, d, d)``; one value and Jacobian per point.
