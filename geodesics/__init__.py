@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from geodesics.solvers.energy import EnergySolver
     from geodesics.solvers.georce import GeorceSolver
     from geodesics.solvers.lbfgs import LBFGSSolver
+    from geodesics.solvers.matrix_free import MatrixFreeSolver
     from geodesics.solvers.shooting import ShootingSolver
     from geodesics.solvers.solution import GeodesicResult, Status, describe
     from geodesics.statistics.k_means import KMeans, riemannian_k_means
@@ -95,6 +96,7 @@ _HOMES = {
     "solvers.energy": ("EnergySolver",),
     "solvers.georce": ("GeorceSolver",),
     "solvers.lbfgs": ("LBFGSSolver",),
+    "solvers.matrix_free": ("MatrixFreeSolver",),
     "solvers.shooting": ("ShootingSolver",),
     "solvers.solution": ("GeodesicResult", "Status", "describe"),
     "connecting.distances": ("distance", "distance_matrix"),
@@ -132,6 +134,7 @@ __all__ = [
     "Land",
     "LandFit",
     "LandOptions",
+    "MatrixFreeSolver",
     "Metric",
     "PullbackMetric",
     "ReducibleGenerator",

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from geodesics.batches.arguments import check_ends, check_fits, check_is, check_metric, check_solving
+from geodesics.connecting.default_solver import check_solver_fits, default_solver
 from geodesics.curves.curve import Curve
 from geodesics.curves.initial import InitialCurves, Straight
 from geodesics.metrics.chords import CHORD_VALUES, Embedded, is_rounding, is_too_short, step_size, underflows
 from geodesics.metrics.metric import Metric
 from geodesics.solvers.energy import EnergySolver
+from geodesics.solvers.matrix_free import MatrixFreeSolver
 from geodesics.solvers.solution import GeodesicResult, Status
 
 
@@ -54,7 +56,8 @@ def geodesic(
         metric: the Riemannian metric.
         z0: starts ``(B, d)``.
         z1: ends ``(B, d)``, of the same dtype and device.
-        solver: the algorithm and its options; None for ``EnergySolver()``.
+        solver: the algorithm and its options; None for ``EnergySolver()``, or for ``MatrixFreeSolver()`` above 64
+            latent dimensions, or where Jacobians along a curve need more than half of the free memory.
         initial: where to start; None for `Straight`. On a learned metric with walls use `GraphPaths` on encoded data.
         chunk_size: problems solved at a time, a bound on memory; None for all.
 
@@ -63,7 +66,7 @@ def geodesic(
 
     Raises:
         ValueError: when the shapes, dtypes or devices of z0 and z1 do not fit, when the metric's generator or
-            function returns a wrong shape, or chunk_size < 1.
+            function returns a wrong shape, chunk_size < 1, or when the solver needs more memory than is free.
         TypeError: when z0 or z1 is not a floating-point tensor.
     """
     result = solve_pairs(metric, z0, z1, solver, initial, chunk_size)
@@ -85,7 +88,6 @@ def solve_pairs(
     check_metric(metric)
     check_ends(z0, z1)
     check_solving(solver, initial, chunk_size)
-    solver = EnergySolver() if solver is None else solver
     initial = Straight() if initial is None else initial
     finite = (z0.isfinite() & z1.isfinite()).all(1)
     distinct = (z0 != z1).any(1)
@@ -94,7 +96,10 @@ def solve_pairs(
         return _combine([], rows, z0, z1, finite)
     check_fits(metric, z0[rows])
     with torch.no_grad():
-        metric.tensor(z0[rows[:1]].expand(3, -1))  # a generator or function of the wrong shape is told so here
+        solver = default_solver(metric, z0[rows[:1]]) if solver is None else solver
+        check_solver_fits(solver, metric, z0[rows[:1]])
+        if not isinstance(solver, MatrixFreeSolver):
+            metric.tensor(z0[rows[:1]].expand(3, -1))  # a generator or function of the wrong shape is told so here
         parts = []
         for part in rows.split(int(chunk_size or len(rows))):
             starts = _starts(initial, z0[part], z1[part])
@@ -176,8 +181,8 @@ def _combine(parts: list[GeodesicResult], rows: Tensor, z0: Tensor, z1: Tensor, 
         start += len(part.curve)
         curve = part.curve.with_segments(count)
         points[into], knots[into] = curve.points, curve.knots
-        for field, value in zip(fields, part[1:], strict=True):
-            field[into] = value
+        for field, solved in zip(fields, part[1:], strict=True):
+            field[into] = solved
     failed = fields[3] >= Status.FAILED
     points[failed] = torch.nan
     for field in (*fields[:3], fields[4]):

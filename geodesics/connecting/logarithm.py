@@ -6,11 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodesics.batches.arguments import check_ends, check_fits, check_metric, check_solving
+from geodesics.connecting.default_solver import default_logarithm_solver
 from geodesics.connecting.geodesic import Solver, solve_pairs
 from geodesics.curves.curve import Curve
 from geodesics.curves.initial import InitialCurves
 from geodesics.metrics.metric import Metric
-from geodesics.solvers.shooting import ShootingSolver
+from geodesics.solvers.matrix_free import MatrixFreeSolver
+from geodesics.solvers.solution import Status
 
 
 def log_map(
@@ -32,21 +35,29 @@ def log_map(
         metric: the Riemannian metric.
         z0: starts ``(B, d)``.
         z1: ends ``(B, d)``, of the same dtype and device.
-        solver: as in `geodesic`; None for ``ShootingSolver()``.
+        solver: as in `geodesic`; None for ``ShootingSolver()``, or for ``MatrixFreeSolver(tol=1e-4, length_tol=5e-4,
+            max_iter=1000)`` where `geodesic` takes that solver.
         initial: as in `geodesic`.
 
     Returns:
         ``(B, d)``; zero where z0 == z1; NaN in the rows that did not converge, with one warning that counts
-        them.
+        them. Curves of a `MatrixFreeSolver` may also be SETTLED.
 
     Raises:
         ValueError: as `geodesic`.
         TypeError: as `geodesic`.
     """
-    solver = ShootingSolver() if solver is None else solver
+    check_metric(metric)
+    check_ends(z0, z1)
+    check_solving(solver, initial, None)
+    usable = z0[z0.isfinite().all(1)]
+    if solver is None and len(usable):
+        check_fits(metric, usable)
+        solver = default_logarithm_solver(metric, usable[:1])
     result = solve_pairs(metric, z0, z1, solver, initial, None)
     v = initial_velocity(metric, result.curve, result.length)
-    lost = ~result.converged
+    settled = isinstance(solver, MatrixFreeSolver) & (result.status == Status.SETTLED)
+    lost = ~(result.converged | settled)
     count = int(lost.sum())
     if count:
         warnings.warn(f"{count} of {len(z0)} geodesics did not converge; their logarithms are NaN", stacklevel=2)

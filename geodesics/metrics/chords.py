@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from geodesics.metrics.connection import MANY_AXES
 from geodesics.metrics.metric import Metric
 
 # Rounding of a difference of two outputs, in units of the last place of their norms: measured, at most 4 for the models
@@ -18,6 +19,8 @@ from geodesics.metrics.metric import Metric
 _ROUNDING = 64
 # Share of a length that its error may excuse.
 _EXCUSED = 0.01
+# Random directions that a trace is estimated from.
+_PROBES = 8
 # Values of the generator per pair.
 CHORD_VALUES = 2
 
@@ -66,7 +69,15 @@ def step_size(metric: Metric, z0: Float[Tensor, "b d"], z1: Float[Tensor, "b d"]
 
     It tells a decoder without derivatives, or one whose squares underflow, from one that does not use some axis: there
     the distance along that axis is zero, and a length under rounding of this size is nothing else. One metric tensor
-    per end.
+    per end; above 64 dimensions its trace is estimated, from eight random directions that are the same for all rows.
     """
-    ends = [metric.tensor(z).diagonal(dim1=1, dim2=2).sum(1).clamp(min=0).sqrt() for z in (z0, z1)]
+    ends = [_trace(metric, z).clamp(min=0).sqrt() for z in (z0, z1)]
     return torch.maximum(*ends) * (z1 - z0).norm(dim=1)
+
+
+def _trace(metric: Metric, z: Tensor) -> Tensor:
+    if z.shape[1] <= MANY_AXES:
+        return metric.tensor(z).diagonal(dim1=1, dim2=2).sum(1)
+    generator = torch.Generator(z.device).manual_seed(0)
+    v = torch.randn(_PROBES, z.shape[1], generator=generator, dtype=z.dtype, device=z.device)
+    return sum((metric.norm(z, probe.expand_as(z)).square() for probe in v), torch.zeros_like(z[:, 0])) / _PROBES

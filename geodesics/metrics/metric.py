@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodesics.batches.arguments import check_callable, check_kept, check_output
+from geodesics.batches.memory import check_memory
 from geodesics.batches.rows import rows_in_memory
 from geodesics.batches.trial import says_something, try_field
 from geodesics.curves.elements import Elements
@@ -15,7 +16,12 @@ from geodesics.generators.derivatives import directional_derivative, value, valu
 from geodesics.generators.known import settled_once, share
 from geodesics.generators.protocols import DirectionalGenerator, Generator, JacobianGenerator
 from geodesics.generators.reduction import reduced
-from geodesics.metrics.connection import general_acceleration, pullback_acceleration
+from geodesics.metrics.connection import (
+    MANY_AXES,
+    acceleration_by_products,
+    general_acceleration,
+    pullback_acceleration,
+)
 from geodesics.metrics.path_energy import PathEnergy
 from geodesics.metrics.pullback_energy import PullbackPathEnergy
 from geodesics.metrics.tensor_energy import GeneralPathEnergy
@@ -23,6 +29,8 @@ from geodesics.metrics.tensor_energy import GeneralPathEnergy
 # Latent dimension up to which a generator's own Jacobian is faster than one directional derivative by torch.func,
 # where it has no directional derivative of its own.
 _FEW = 3
+# Dimensions that the chunks of a directional derivative are sized for at most.
+_NARROW = 8
 # Points from which on it pays to factorize the weights of a last affine layer, some milliseconds.
 _MANY = 256
 
@@ -81,6 +89,10 @@ class PullbackMetric:
         generator = self._economical(z)
         first = value(generator, z[:1])
         check_output("generator", z[:1], first, "(B, d) to (B, D)")
+        d, outputs = z.shape[-1], first.shape[-1]
+        needed = z.element_size() * (len(z) * d * d + 2 * (1 + d) * outputs)
+        what = f"The metric tensor of {len(z)} points, d = {d}, D = {outputs},"
+        check_memory(needed, z, what, "Lengths and geodesics do without it: see norm, and MatrixFreeSolver.")
         chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * first.shape[-1])
         return torch.cat([_gram(generator, part) for part in z.split(chunk)])
 
@@ -90,7 +102,8 @@ class PullbackMetric:
         generator = self._economical(z)
         own = isinstance(generator, JacobianGenerator) and not isinstance(generator, DirectionalGenerator)
         push = _pushed if own and z.shape[-1] <= _FEW else directional_derivative
-        chunk = rows_in_memory(z, 2 * (1 + z.shape[-1]) * value(generator, z[:1]).shape[-1])
+        axes = min(z.shape[-1], _NARROW)  # a directional derivative does not grow with d
+        chunk = rows_in_memory(z, 2 * (1 + axes) * value(generator, z[:1]).shape[-1])
         parts = zip(z.split(chunk), v.split(chunk), strict=True)
         return torch.cat([push(generator, *part).norm(dim=-1) for part in parts])
 
@@ -110,9 +123,13 @@ class PullbackMetric:
         return torch.cat(chords), torch.cat(sizes)
 
     def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """``-M^{-1} J^T F''[v, v]``; see `geodesics.metrics.connection.pullback_acceleration`."""
+        """``-M^{-1} J^T F''[v, v]``; see `geodesics.metrics.connection.pullback_acceleration`.
+
+        Above 64 dimensions by conjugate gradients, see `acceleration_by_products` there.
+        """
         self._try_first(z)
-        return pullback_acceleration(self.generator, z, v)
+        accelerate = pullback_acceleration if z.shape[-1] <= MANY_AXES else acceleration_by_products
+        return accelerate(self.generator, z, v)
 
     def path_energy(self, elements: Elements) -> PathEnergy:
         """Energy of the generator's own polynomial interpolant along the curve."""
