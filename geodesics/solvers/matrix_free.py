@@ -163,7 +163,9 @@ def _level(metric: Metric, streamed: StreamedEnergy, finer: StreamedEnergy, curv
     rounding = 8 * torch.finfo(length.dtype).eps * length
     error = measured.error.sum(1) + saved * ratio / (1 - ratio) + state.left_to_gain(goal.tol) * length + rounding
     times = measured.length.cumsum(1) / length[:, None]
-    knots = torch.cat([torch.zeros_like(times[:, :1]), times[:, :-1], torch.ones_like(times[:, :1])], dim=1)
+    even = torch.linspace(0, 1, count + 1, dtype=length.dtype, device=length.device).repeat(len(length), 1)
+    knots = torch.cat([even[:, :1], times[:, :-1], even[:, -1:]], dim=1)
+    knots = torch.where((knots.diff(dim=1) > 0).all(1, keepdim=True), knots, even)
     mismatch = (measured.length - state.at.speed @ streamed.elements.weights).abs()
     jacobians = state.evaluations * streamed.samples(state.points) + KRONROD_POINTS * count + curves.points.shape[1]
     after = _Curves(
