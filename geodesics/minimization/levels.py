@@ -195,8 +195,9 @@ def minimize_level(discretization: Discretization, trials: Trials, limits: Limit
     polished = torch.zeros_like(rows, dtype=torch.bool)
     settle = torch.full_like(trials.length, (limits.length_tol / 200) ** 0.5)
     result: Bursts | None = None
+    before: NewtonState | None = None
     for burst in itertools.count(1):
-        state = minimize(path_energy, points, None, elements.weights, limits.tol, limits.max_iter, settle)
+        state = minimize(path_energy, points, None, elements.weights, limits.tol, limits.max_iter, settle, before)
         _, dense = finer_energy.value(state.points, None)
         trials.iterations[rows] += state.iterations
         trials.jacobians[rows] += state.jacobians
@@ -227,7 +228,7 @@ def minimize_level(discretization: Discretization, trials: Trials, limits: Limit
         settle = torch.where(polished, 0.0, settle[kept])
         moved = _move_nodes(elements, state.points[kept], state.model.speed[kept], count)
         points = torch.where(distorted[kept, None, None], moved, state.points[kept])
-        rows = rows[kept]
+        rows, before = rows[kept], take(state, kept)
     assert result is not None
     return result
 

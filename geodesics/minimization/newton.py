@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geodesics.batches.rows import take, write
 from geodesics.metrics.path_energy import Linearization, PathEnergy, speed_profile
-from geodesics.minimization.directions import find_direction, longest_move, lower_theta
+from geodesics.minimization.directions import Damping, find_direction, longest_move, lower_theta
 from geodesics.minimization.saddles import escape_saddles
 
 # No node moves further than this share of the curve's length in one step.
@@ -26,7 +26,10 @@ _LINE_SEARCH = 6
 # step that gained this much more than foretold: there the model is too steep.
 _FORETOLD = 0.9
 _SURPASSED = 1.1
-_MAX_DAMPING = 1e6
+_MAX_RIDGE = 1e6
+# A step that needed so many trials was too long along axes that the metric hardly sees: nodes are tied more strongly.
+_CUT = 3
+_FIRST_TETHER = 0.1
 # The profile follows the speed while the scale-free gradient is above this. Held fixed it costs steps, for the energy
 # of a profile that does not fit hides what is gained; Newton's last steps are quadratic only if it is.
 _FOLLOW = 0.02
@@ -41,8 +44,7 @@ class NewtonState(NamedTuple):
     Attributes:
         points: nodes.
         model: linearization at the points.
-        theta: weight of the shift.
-        damping: extra multiple of the positive semi-definite matrix, raised while steps fail.
+        damping: what is remembered of steps that failed.
         decrement: scale-free gradient ``sqrt(g^T A^{-1} g / 2 E)`` where it was last known; its square is the relative
             energy that the next step is to gain, half its square the relative length.
         minimum: whether the second variation was positive definite at the last factorization.
@@ -58,8 +60,7 @@ class NewtonState(NamedTuple):
 
     points: Float[Tensor, "b n d"]
     model: Linearization
-    theta: Float[Tensor, " b"]
-    damping: Float[Tensor, " b"]
+    damping: Damping
     decrement: Float[Tensor, " b"]
     minimum: Bool[Tensor, " b"]
     converged: Bool[Tensor, " b"]
@@ -95,6 +96,7 @@ def minimize(
     tol: float,
     max_iter: int,
     settle: Float[Tensor, " b"],
+    before: NewtonState | None = None,
 ) -> NewtonState:
     """Minimize the weighted path energy over the interior nodes.
 
@@ -107,11 +109,15 @@ def minimize(
         max_iter: steps per problem.
         settle: a problem whose Hessian is indefinite stops when neither a step nor a direction of negative curvature
             gains more than this scale-free gradient stands for ``(B,)``.
+        before: final state of the same problems in an earlier call: its tether and gradients are gone on with.
 
     Returns:
         The final state; no problem's state depends on another's.
     """
     state = _start(energy, points, profile)
+    if before is not None:
+        damping = state.damping._replace(tether=before.damping.tether.clone())
+        state = state._replace(damping=damping, decrement=before.decrement.clone())
     for _ in range(max_iter):
         rows = (~(state.converged | state.stalled | state.settled)).nonzero()[:, 0]
         if rows.numel() == 0:
@@ -132,8 +138,7 @@ def _start(energy: PathEnergy, points: Tensor, profile: Tensor | None) -> Newton
     return NewtonState(
         points.clone(),
         model,
-        zero,
-        zero.clone(),
+        Damping(zero, zero.clone(), zero.clone()),
         torch.full_like(zero, torch.inf),
         no,
         no.clone(),
@@ -148,8 +153,10 @@ def _start(energy: PathEnergy, points: Tensor, profile: Tensor | None) -> Newton
 
 def _iterate(energy: PathEnergy, state: NewtonState, weights: Tensor, tol: float, settle: Tensor) -> NewtonState:
     """One damped Newton step of every row that is not there yet."""
-    model = state.model
-    direction, theta, factored, exact = find_direction(model, state.theta, state.damping, state.decrement <= _FOLLOW)
+    model, damping = state.model, state.damping
+    direction, theta, factored, plain, exact = find_direction(
+        model, state.points, damping, state.decrement, state.decrement <= _FOLLOW
+    )
     slope = (model.gradient * direction).sum((1, 2))
     usable = factored & (slope <= 0)
     decrement = torch.where(usable, (-slope / (2 * model.energy)).clamp(min=0).sqrt(), state.decrement)
@@ -157,19 +164,22 @@ def _iterate(energy: PathEnergy, state: NewtonState, weights: Tensor, tol: float
     length = (2 * model.energy).sqrt()
     scale = (_REACH * length / longest_move(energy, model, direction)).clamp(max=1.0).nan_to_num(1.0)
     step = _line_search(energy, state, direction, slope, scale, usable & ~(converged | settled), tol)
-    step = _lengthened(energy, state, direction, slope, step, exact & (decrement > _FOLLOW))
+    step = _lengthened(energy, state, direction, slope, step, plain & (decrement > _FOLLOW))
     soft = usable & ~exact & (decrement <= settle.clamp(min=_NEAR))
     step, escaped = _escaped(energy, state, step, soft, settle)
     settled &= ~escaped
     going = ~(converged | settled)
     trial, speed, _, scale, accepted, tried = step
     state = state._replace(
-        theta=torch.where(accepted & (scale >= 1), lower_theta(theta), theta),
-        damping=torch.where(going, _next_damping(state.damping, scale, accepted), state.damping),
+        damping=Damping(
+            torch.where(accepted & (scale >= 1), lower_theta(theta), theta),
+            torch.where(going, _next_ridge(damping.ridge, scale, accepted), damping.ridge),
+            torch.where(going, _next_tether(damping.tether, accepted, tried), damping.tether),
+        ),
         decrement=decrement,
         minimum=exact & factored,
         converged=converged,
-        stalled=going & ~accepted & (state.damping >= _MAX_DAMPING),
+        stalled=going & ~accepted & (damping.ridge >= _MAX_RIDGE),
         settled=settled,
         iterations=state.iterations + going,
         values=state.values + tried * energy.samples(model.profile.shape[1]),
@@ -249,10 +259,16 @@ def _lengthened(
     return step
 
 
-def _next_damping(damping: Tensor, scale: Tensor, accepted: Tensor) -> Tensor:
-    lower = torch.where(damping > 0.01, damping / 4, 0.0)
-    raised = (4 * damping).clamp(min=0.1)
-    return torch.where(accepted, torch.where(scale > 0.3, lower, damping), raised)
+def _next_ridge(ridge: Tensor, scale: Tensor, accepted: Tensor) -> Tensor:
+    lower = torch.where(ridge > 0.01, ridge / 4, 0.0)
+    raised = (4 * ridge).clamp(min=0.1)
+    return torch.where(accepted, torch.where(scale > 0.3, lower, ridge), raised)
+
+
+def _next_tether(tether: Tensor, accepted: Tensor, tried: Tensor) -> Tensor:
+    lower = torch.where(tether > 0.1 * _FIRST_TETHER, tether / 4, 0.0)
+    raised = (4 * tether).clamp(min=_FIRST_TETHER)
+    return torch.where(~accepted | (tried >= _CUT), raised, torch.where(tried <= 1, lower, tether))
 
 
 def newton_decrement(
@@ -266,8 +282,8 @@ def newton_decrement(
     ``samples(N)`` values with derivatives.
     """
     state = _start(energy, points, profile)
-    direction, _, factored, exact = find_direction(state.model, state.theta, state.damping, ~state.stalled)
-    slope = (state.model.gradient * direction).sum((1, 2))
+    found = find_direction(state.model, points, state.damping, state.decrement, ~state.stalled)
+    slope = (state.model.gradient * found.step).sum((1, 2))
     decrement = (-slope / (2 * state.model.energy)).clamp(min=0).sqrt()
-    known = factored & decrement.isfinite()
-    return torch.where(known, decrement, torch.inf), known & exact
+    known = found.factored & decrement.isfinite()
+    return torch.where(known, decrement, torch.inf), known & found.exact

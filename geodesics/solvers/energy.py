@@ -29,7 +29,6 @@ from geodesics.minimization.levels import (
     minimize_level,
     place_starts,
     refine,
-    settled,
 )
 from geodesics.minimization.newton import NewtonState
 from geodesics.solvers.certificate import certify
@@ -173,7 +172,7 @@ def _measure(metric: Metric, elements: Elements, burst: Bursts, limits: Limits) 
         state.minimum,
         state.converged,
         state.stalled,
-        settled(state, limits),
+        ~state.converged & (_left_to_gain(state) <= limits.length_tol),
     )
 
 

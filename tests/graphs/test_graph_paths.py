@@ -49,13 +49,14 @@ T = torch.linspace(0, 1, 257, dtype=torch.float64)
 
 def test_a_straight_start_is_lost_in_the_wall_and_a_graph_start_follows_the_valley(graph):
     """From tip to tip of the C: across the opening the wall, around the C a valley of length about 2 pi -
-    2.4.
+    2.4. What steps would still gain of the straight start's curve is unknown, and its error estimate says so.
     """
     z0, z1 = pairs((1.2, -1.2))
     line, path = geodesic(METRIC, z0, z1, initial=Straight()), geodesic(METRIC, z0, z1, initial=graph)
     assert path.converged.all()
     assert float(path.length[0]) < 2 * math.pi - 2.4
-    assert float(line.length[0] - line.length_error[0]) > 2 * float(path.length[0])
+    assert not line.resolved(2e-3).any()
+    assert float(line.length[0]) > 2 * float(path.length[0])
     assert float(path.curve.evaluate(T)[0, :, 0].min()) < -0.6  # it went round by the left
 
 

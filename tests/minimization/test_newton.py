@@ -110,7 +110,7 @@ def test_the_unit_of_an_axis_changes_nothing(name, noise, normal):
         plain = run(METRICS[name], points, max_iter=steps)
         other = run(stretched[name], points * unit, max_iter=steps)
         torch.testing.assert_close(other.points / unit, plain.points, rtol=1e-6, atol=1e-6)
-        assert torch.equal(other.theta, plain.theta)
+        assert torch.equal(other.damping.theta, plain.damping.theta)
 
 
 @pytest.mark.parametrize("name", METRICS)
