@@ -36,13 +36,13 @@ def test_a_change_of_axes_changes_no_tether(normal):
 
 
 def test_a_move_by_the_spread_of_the_curve_costs_one_per_node():
-    """Along its own axis, and along one that the decoder sees little of: moves are measured in standard deviations."""
+    """Nearly: the hundredth of the length that is added is a twentieth of the smaller of the two spreads."""
     t = torch.linspace(-1, 1, 301, dtype=torch.float64)
-    points = torch.stack([t, 50 * t.square()], dim=1)[None]
-    blocks, _ = tethers(lambda z: torch.cat([z[:, :1], 0.1 * z[:, 1:]], 1), points, torch.ones(1, dtype=torch.float64))
+    points = torch.stack([t, t.square()], dim=1)[None]
+    blocks, _ = tethers(lambda z: torch.cat([z[:, :1], 0.5 * z[:, 1:]], 1), points, torch.ones_like(points[:, 0, 0]))
     for axis in torch.eye(2, dtype=torch.float64):
         moves = (points.std(1, correction=0)[:, None] * axis).expand(-1, 301, -1)
-        assert float(quadratic(blocks, moves)) == pytest.approx(300, rel=0.02)
+        assert 290 < float(quadratic(blocks, moves)) < 300
 
 
 def test_curves_without_a_known_gradient_and_curves_that_stand_still_have_none(normal):
