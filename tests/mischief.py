@@ -303,7 +303,7 @@ CALLS: dict[str, Call] = {
     "norm": Call(g.norm, {"metric": CURVED, "z": Z, "v": V}),
     "log_measure": Call(g.log_measure, {"metric": CURVED, "z": Z}),
     "gaussian_curvature": Call(g.gaussian_curvature, {"metric": CURVED, "z": Z}),
-    "sectional_curvature": Call(g.sectional_curvature, {"metric": FLAT, "z": Z, "u": W, "v": V}),
+    "sectional_curvature": Call(g.sectional_curvature, {"metric": FLAT, "z": Z, "u": W, "v": Z}),
     "brownian_drift": Call(g.brownian_drift, {"metric": CURVED, "z": Z}),
     "exp_map": Call(g.exp_map, {"metric": FLAT, "z": Z, "v": V, "tol": 1e-3, "max_steps": 20}),
     "geodesic_flow": Call(
@@ -383,7 +383,17 @@ CALLS: dict[str, Call] = {
     "Stack": Call(lambda decoder: g.Stack(surface, decoder), {"decoder": surface}),
 }
 # These take long where all fits; by chance they are called more rarely.
-COSTLY = ("geodesic", "distance", "log_map", "distance_matrix", "frechet_mean", "riemannian_k_means", "Land")
+COSTLY = (
+    "geodesic",
+    "distance",
+    "log_map",
+    "distance_matrix",
+    "frechet_mean",
+    "riemannian_k_means",
+    "Land",
+    "exp_map",
+    "geodesic_flow",
+)
 
 
 def choose(pick: Callable[[Sequence[Any]], Any], name: str) -> tuple[Call, dict[str, Any]]:
@@ -418,6 +428,9 @@ def _silent_nan(call: Call, arguments: dict[str, Any], answer: Any, told: list[s
     if call.function not in (g.distance, g.distance_matrix, g.exp_map, g.frechet_mean, g.random_walk) or told:
         return ""
     tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor)]
+    weights = arguments.get("weights")
+    if weights is not None and not bool((weights > 0).any(1).all()):  # a mean of no points
+        return ""
     if not all(bool(value.isfinite().all()) for value in tensors):
         return ""
     first = answer[0] if isinstance(answer, tuple) else answer

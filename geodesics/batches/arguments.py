@@ -105,6 +105,11 @@ def check_ends(z0: Tensor, z1: Tensor) -> None:
     check_alike({"z0": z0, "z1": z1})
 
 
+def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors that autograd can keep: outside of inference mode, copies of those that were made in it."""
+    return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in tensors)
+
+
 def check_shape(name: str, tensor: object, symbols: str, shape: tuple[int, ...]) -> None:
     """Raise unless the argument is a tensor of that shape, which its letters explain: ``"(K, d)"``."""
     if not isinstance(tensor, Tensor):

@@ -19,6 +19,8 @@ from geodesics.batches.outputs import Rows, as_rows, is_rows, unvalidated
 
 # Times that a row is repeated: dropout gives all of them the same values hardly ever.
 _REPEATS = 5
+# Points with larger coordinates are tried nearer to the origin too.
+_FAR = 1e3
 # How deep functions are searched for the modules that they call.
 _DEPTH = 4
 
@@ -37,22 +39,17 @@ def settled(generator: Callable[[Tensor], Any], z: Tensor) -> Callable[[Tensor],
         raise TypeError(f"generator must be callable, (B, d) -> (B, D); got the class {generator.__name__}")
     if is_inside(z):
         return generator
-    rows = _rows(z)
-    modules = [module for _, module in modules_of(generator)]
     if isinstance(generator, nn.Module):
         _refuse_training(generator)
-    with _unchanged(modules), unvalidated():
-        output = _value("generator", generator, rows)
-        first = as_rows(rows, output)
-        if len(rows) == 0:
-            return generator if is_rows(rows, output) else Rows(generator)
-        again = as_rows(rows[:1].expand(_REPEATS, -1), _value("generator", generator, rows[:1].repeat(_REPEATS, 1)))
-        _refuse_coupled("generator", first[0], again, generator)
-        if not bool(first.isfinite().all()):  # such values hide what is random
-            many = _tame(rows).repeat(_REPEATS, 1)
-            again = as_rows(many, _value("generator", generator, many))
-            _refuse_coupled("generator", again[0], again, generator)
-    return generator if is_rows(rows, output) else Rows(generator)
+    found: list[object] = []
+
+    def evaluated(rows: Tensor) -> Tensor:
+        found.append(_value("generator", generator, rows))
+        return as_rows(rows, found[-1])
+
+    with unvalidated():
+        _try("generator", generator, evaluated, _rows(z))
+    return generator if is_rows(_rows(z), found[0]) else Rows(generator)
 
 
 def try_field(
@@ -66,23 +63,27 @@ def try_field(
     """
     if is_inside(z):
         return
-    rows = _rows(z)
+
+    def evaluated(rows: Tensor) -> Tensor:
+        value = _value(name, function, rows)
+        check(name, rows, value)
+        assert isinstance(value, Tensor)
+        return value
+
+    _try(name, function, evaluated, _rows(z))
+
+
+def _try(name: str, function: object, evaluated: Callable[[Tensor], Tensor], rows: Tensor) -> None:
+    """Evaluate at two rows, at one of them many times, and near the origin where they hide what is random."""
     with _unchanged([module for _, module in modules_of(function)]):
-        first = _value(name, function, rows)
-        check(name, rows, first)
-        if len(rows) == 0:
-            return
-        many = rows[:1].repeat(_REPEATS, 1)
-        again = _value(name, function, many)
-        check(name, many, again)
-        assert isinstance(first, Tensor)
-        assert isinstance(again, Tensor)
-        _refuse_coupled(name, first[0], again, function)
-        if not bool(first.isfinite().all()):
-            many = _tame(rows).repeat(_REPEATS, 1)
-            again = _value(name, function, many)
-            check(name, many, again)
-            assert isinstance(again, Tensor)
+        first = evaluated(rows)
+        if len(rows):
+            _refuse_coupled(name, first[0], evaluated(rows[:1].repeat(_REPEATS, 1)), function)
+        if not bool(first.isfinite().all() & (rows.abs() < _FAR).all()) or len(rows) == 0:
+            try:
+                again = evaluated(_tame(rows).repeat(_REPEATS, 1))
+            except (ValueError, TypeError):  # outside of its domain, perhaps
+                return
             _refuse_coupled(name, again[0], again, function)
 
 
@@ -139,7 +140,7 @@ def _rows(z: Tensor) -> Tensor:
 
 def _tame(rows: Tensor) -> Tensor:
     """The first point, brought near to the origin, where values are finite if they are anywhere."""
-    first = rows[:1].nan_to_num(0.5, 0.5, -0.5)
+    first = rows[:1].nan_to_num(0.5, 0.5, -0.5) if len(rows) else rows.new_full((1, rows.shape[1]), 0.5)
     return first / first.abs().amax().clamp(min=1)
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodesics.batches.arguments import plain
 from geodesics.batches.threads import forward_mode
 from geodesics.generators.differences import DifferencesOfFirst, derivative_along
 from geodesics.generators.modes import Forward, basis_tangents
@@ -25,13 +26,9 @@ from geodesics.generators.routes import callable_of, first_way, second_way, tran
 from geodesics.generators.torch_repairs import ByFormula
 
 
-def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Tensors that autograd can keep: copies of those made in inference mode."""
-    return tuple(tensor.clone() if tensor.is_inference() else tensor for tensor in tensors)
-
-
 def value(generator: Generator, z: Float[Tensor, "b d"]) -> Float[Tensor, "b D"]:
     """F(z); a generator that writes into its argument is given a copy."""
+    (z,) = plain(z)
     return callable_of(generator, z)(z)
 
 

@@ -41,7 +41,8 @@ def reduced(generator: Generator) -> Generator:
 
 def reduced_weight(weight: Tensor) -> Tensor:
     """R ``(min(D, m), m)`` of ``A = Q R`` for a weight A ``(D, m)``."""
-    return torch.linalg.qr(weight.detach(), mode="r").R
+    with torch.inference_mode(False):  # autograd is to keep it
+        return torch.linalg.qr(weight.detach(), mode="r").R
 
 
 class _Reduced:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodesics.batches.arguments import check_alike, check_fits, check_metric, check_points
+from geodesics.batches.arguments import check_alike, check_fits, check_metric, check_points, plain
 from geodesics.generators.derivatives import mixed_second_derivative, value_and_jacobian
 from geodesics.generators.protocols import FlatField, Generator
 from geodesics.metrics.connection import TensorField, solve_metric, tensor_derivative
@@ -41,6 +41,7 @@ def sectional_curvature(
     """
     check_metric(metric)
     check_alike({"z": z, "u": u, "v": v}, least_dimension=2)
+    z, u, v = plain(z, u, v)
     check_fits(metric, z)
     if isinstance(metric, PullbackMetric):
         return pullback_curvature(metric.generator, z, u, v)

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from geodesics.batches.arguments import check_alike, check_callable, check_floating, check_points
+from geodesics.batches.arguments import check_alike, check_callable, check_floating, check_points, plain
 from geodesics.batches.trial import try_field
 from geodesics.generators import derivatives
 from geodesics.generators.known import settled_once
@@ -59,6 +59,7 @@ def directional_second_derivative(
         TypeError: as `value_and_jacobian`.
     """
     check_alike({"z": z, "v": v})
+    z, v = plain(z, v)
     return derivatives.directional_second_derivative(settled_once(generator, z), z, v)
 
 
@@ -84,6 +85,7 @@ def contracted_hessian(
     """
     check_points("z", z, "B")
     check_floating("w", w)
+    z, w = plain(z, w)
     generator = settled_once(generator, z)
     outputs = generator(z[:1]).shape[-1] if len(z) else w.shape[-1]
     if w.shape != (len(z), outputs) or w.dtype != z.dtype or w.device != z.device:
@@ -134,6 +136,7 @@ def general_acceleration(tensor: TensorField, z: Float[Tensor, "b d"], v: Float[
         TypeError: as `christoffel_symbols`.
     """
     check_alike({"z": z, "v": v})
+    z, v = plain(z, v)
     _check_field(tensor, z)
     return connection.general_acceleration(tensor, z, v)
 
@@ -158,6 +161,7 @@ def pullback_acceleration(
         TypeError: as `value_and_jacobian`.
     """
     check_alike({"z": z, "v": v})
+    z, v = plain(z, v)
     return connection.pullback_acceleration(settled_once(generator, z), z, v)
 
 

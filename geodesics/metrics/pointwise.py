@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodesics.batches.arguments import check_alike, check_fits, check_metric, check_points
+from geodesics.batches.arguments import check_alike, check_fits, check_metric, check_points, plain
 from geodesics.metrics.metric import Metric
 
 
@@ -19,6 +19,7 @@ def inner(
     """
     check_metric(metric)
     check_alike({"z": z, "u": u, "v": v})
+    z, u, v = plain(z, u, v)
     check_fits(metric, z)
     return torch.einsum("bi,bij,bj->b", u, metric.tensor(z), v)
 
@@ -32,6 +33,7 @@ def norm(metric: Metric, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Fl
     """
     check_metric(metric)
     check_alike({"z": z, "v": v})
+    z, v = plain(z, v)
     check_fits(metric, z)
     return metric.norm(z, v)
 
@@ -54,6 +56,7 @@ def log_measure(metric: Metric, z: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
     """
     check_metric(metric)
     check_points("z", z, "B")
+    (z,) = plain(z)
     check_fits(metric, z)
     L, info = torch.linalg.cholesky_ex(metric.tensor(z))
     value = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -80,8 +80,9 @@ def frechet_mean(
     Args:
         metric: the Riemannian metric.
         z: points ``(n, d)``.
-        weights: not negative, ``(K, n)``, one row per mean; None for one mean of equal weights. Geodesics are solved
-            for positive weights only, so K clusters of n points in all cost n geodesics per step.
+        weights: not negative, ``(K, n)``, one row per mean; None for one mean of equal weights. The mean of a row of
+            zeros is NaN. Geodesics are solved for positive weights only, so K clusters of n points in all cost n
+            geodesics per step.
         start: ``(K, d)``; None for the point of positive weight that is nearest to the Euclidean mean.
         solver: as in `geodesic`.
         initial: as in `geodesic`, for pairs that start afresh; others start from their geodesic of the last step.
@@ -105,6 +106,7 @@ def frechet_mean(
         raise ValueError(f"weights must be (K, n) with n = {len(z)}; got {tuple(weights.shape)}")
     if not bool((weights.isfinite() & (weights >= 0)).all()):
         raise ValueError("weights must be finite and not negative")
+    weights = weights.to(z)
     check_positive("tol", tol)
     check_count("max_iter", max_iter, 0)
     check_solving(solver, initial, chunk_size)
@@ -115,7 +117,7 @@ def frechet_mean(
     check_floating("start", start)
     ends = MovingEnds(metric, weights.numel(), z, solver, initial, chunk_size)
     with torch.no_grad():
-        means = descend(metric, z, weights.to(z), start.to(z), ends, tol, max_iter)
+        means = descend(metric, z, weights, start.to(z), ends, tol, max_iter)
     if lost := int(means.failed.sum()):
         pairs = int((weights > 0).sum())
         warnings.warn(

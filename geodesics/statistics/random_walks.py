@@ -19,6 +19,7 @@ from geodesics.batches.arguments import (
     check_points,
     check_positive,
     check_random,
+    plain,
 )
 from geodesics.metrics.metric import Metric
 
@@ -108,6 +109,7 @@ def brownian_drift(metric: Metric, z: Float[Tensor, "b d"]) -> Float[Tensor, "b 
     """
     check_metric(metric)
     check_points("z", z, "B")
+    (z,) = plain(z)
     check_fits(metric, z)
     return _drift(metric, z, orthonormal_frame(metric.tensor(z)))
 

@@ -256,6 +256,27 @@ def test_tensor_fields_at_the_door(function, error, message):
         christoffel_symbols(function, Z)
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_points_made_in_inference_mode_are_points(inside):
+    network = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 5)).double()  # its weights want gradients
+    calls = (
+        lambda z, v: norm(PullbackMetric(network), z, v),
+        lambda z, v: log_measure(PullbackMetric(network), z),
+        lambda z, v: gaussian_curvature(PullbackMetric(network), z),
+        lambda z, v: distance(PullbackMetric(network), z, v),
+        lambda z, v: value_and_jacobian(network, z)[1],
+        lambda z, v: directional_second_derivative(network, z, v)[1],
+        lambda z, v: contracted_hessian(network, z, torch.ones(3, 5, dtype=Z.dtype)),
+    )
+    for call in calls:
+        expected = call(Z, W).detach()
+        with torch.inference_mode():
+            z, v = Z.clone(), W.clone()
+            answer = call(z, v) if inside else None
+        answer = call(z, v).detach() if answer is None else answer
+        torch.testing.assert_close(answer, expected)
+
+
 def test_a_class_is_no_decoder():
     with pytest.raises(TypeError, match=r"generator must be callable, .* got the class Surface"):
         PullbackMetric(Surface).tensor(Z)
