@@ -64,7 +64,13 @@ def check_sizes(options: object, *names: str) -> None:
 
 
 def check_floating(name: str, z: object) -> None:
-    """Raise unless z is a tensor of float32 or float64, dense."""
+    """Raise unless z is a tensor of float32 or float64, dense, with values."""
+    _check_dense(name, z)
+    if isinstance(z, Tensor) and z.is_meta:
+        raise ValueError(f"{name} must hold values; got a tensor on the meta device")
+
+
+def _check_dense(name: str, z: object) -> None:
     asked = f"{name} must be a floating-point tensor, float32 or float64"
     if not isinstance(z, Tensor):
         raise TypeError(f"{asked}; got {type(z).__name__}{_tensor_of(name, z)}")
@@ -72,8 +78,6 @@ def check_floating(name: str, z: object) -> None:
         raise TypeError(f"{asked}; got {z.dtype}{'' if z.is_complex() else f': pass {name}.double()'}")
     if z.layout != torch.strided or z.is_nested:
         raise TypeError(f"{name} must be a dense tensor; got {z.layout if not z.is_nested else 'a nested one'}")
-    if z.is_meta:
-        raise ValueError(f"{name} must hold values; got a tensor on the meta device")
 
 
 def check_points(name: str, z: Tensor, first: str = "n", least: int = 0) -> None:
@@ -87,7 +91,7 @@ def check_points(name: str, z: Tensor, first: str = "n", least: int = 0) -> None
 def check_alike(tensors: dict[str, Tensor], least_dimension: int = 1) -> None:
     """Raise unless these, by name, are floating-point tensors of one shape ``(B, d)``, one dtype and one device."""
     for name, z in tensors.items():
-        check_floating(name, z)
+        _check_dense(name, z)
     first, *rest = tensors.values()
     names, which = _listed(list(tensors)), "both" if len(tensors) == 2 else "all"
     if first.ndim != 2 or first.shape[1] < least_dimension or any(z.shape != first.shape for z in rest):
@@ -98,6 +102,7 @@ def check_alike(tensors: dict[str, Tensor], least_dimension: int = 1) -> None:
     if any(z.dtype != first.dtype or z.device != first.device for z in rest):
         got = _listed([f"{z.dtype} on {z.device}" for z in tensors.values()])
         raise ValueError(f"{names} must share dtype and device; got {got}")
+    check_floating(names, first)
 
 
 def check_ends(z0: Tensor, z1: Tensor) -> None:
