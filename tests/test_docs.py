@@ -1,6 +1,7 @@
 """Every Python block of the README and of the site runs and prints what the page says; no link leads nowhere."""
 
 import contextlib
+import importlib.util
 import io
 import re
 import subprocess
@@ -23,6 +24,8 @@ PAGES = [page for page in (README, ROOT / "CONTRIBUTING.md", *SITE) if page.exis
 GROUPS = ("start", "how-to", "explanation", "reference")
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)``` *$", re.DOTALL | re.M)
 OUTPUT = 'text title="Output"'
+# A block that needs an optional library is titled by it: it runs where that is installed.
+NEEDS = re.compile(r'python title="needs (?P<library>\w+)[^"]*"')
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\((?P<target>[^)\s]+)\)|<img src=\"(?P<image>[^\"]+)\"")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
 
@@ -34,19 +37,26 @@ def name_of(page: Path) -> str:
 def python_blocks(text: str) -> Iterator[tuple[int, str, str | None]]:
     """Line before the code, the code, and the output that the page shows, of every Python block; none may opt out."""
     code: tuple[int, str] | None = None
+    skipped = False
     for match in FENCE.finditer(text):
         info, body = match["info"].strip(), textwrap.dedent(match["body"])
         if info == OUTPUT:
-            assert code is not None, "an output stands below the block that prints it"
-            yield *code, body
-            code = None
+            if code is not None:
+                yield *code, body
+            else:
+                assert skipped, "an output stands below the block that prints it"
+            code, skipped = None, False
             continue
         if code is not None:
             yield *code, None
             code = None
+        skipped = False
         if info.lower().startswith("py"):
-            assert info == "python", f"a block fenced as {info!r} would not be run: fence it as 'python'"
-            code = text.count("\n", 0, match.start("body")), body
+            needs = NEEDS.fullmatch(info)
+            assert info == "python" or needs, f"a block fenced as {info!r} would not be run: fence it as 'python'"
+            skipped = needs is not None and importlib.util.find_spec(needs["library"]) is None
+            if not skipped:
+                code = text.count("\n", 0, match.start("body")), body
     if code is not None:
         yield *code, None
 

@@ -124,6 +124,56 @@ def cdist(
     return torch.where(apart, total, torch.ones_like(total)).pow(1 / p) * apart
 
 
+def norm(
+    input: Tensor,  # noqa: A002
+    p: float | int | str | None = "fro",
+    dim: int | tuple[int, ...] | list[int] | None = None,
+    keepdim: bool = False,
+    out: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """As `torch.norm`; Euclidean norms as the distances of `cdist`, whose squares are smooth at zero."""
+    plain = dim is not None and out is None and dtype is None and not input.is_complex()
+    if plain and (p in (None, "fro") or _is_euclidean(p, dim)):
+        return _root(input.square().sum(dim, keepdim=keepdim))
+    return torch.norm(input, p, dim, keepdim, out, dtype)
+
+
+def vector_norm(
+    x: Tensor,
+    ord: float | int = 2,  # noqa: A002
+    dim: int | tuple[int, ...] | list[int] | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """As `torch.linalg.vector_norm`, in the manner of `norm`."""
+    if ord == 2 and dim is not None and out is None and dtype is None and not x.is_complex():
+        return _root(x.square().sum(dim, keepdim=keepdim))
+    return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype, out=out)
+
+
+def linalg_norm(
+    A: Tensor,
+    ord: float | int | str | None = None,  # noqa: A002
+    dim: int | tuple[int, ...] | list[int] | None = None,
+    keepdim: bool = False,
+    *,
+    out: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """As `torch.linalg.norm`, in the manner of `norm`."""
+    if dim is None or out is not None or not (ord is None or _is_euclidean(ord, dim)):
+        return torch.linalg.norm(A, ord, dim, keepdim, out=out, dtype=dtype)
+    return vector_norm(A, 2, dim, keepdim, dtype=dtype)
+
+
+def _is_euclidean(p: object, dim: int | tuple[int, ...] | list[int] | None) -> bool:
+    """Whether this is the norm of vectors, not of matrices, with p = 2."""
+    return p == 2 and (isinstance(dim, int) or (dim is not None and len(dim) == 1))
+
+
 def _root(squares: Tensor) -> Tensor:
     nothing = torch.finfo(squares.dtype).tiny ** (1 / 3)  # its powers down to -5/2 are finite
     return torch.where(squares > 0, squares, squares + nothing).sqrt()
@@ -160,6 +210,9 @@ def _formulas() -> Mapping[Callable[..., Any], Callable[..., Any]]:
         functional.instance_norm: torch.compiler.disable(instance_norm),
         functional.group_norm: torch.compiler.disable(group_norm),
         torch.group_norm: torch.compiler.disable(group_norm),
+        **{function: torch.compiler.disable(norm) for function in (torch.norm, torch.Tensor.norm)},
+        torch.linalg.vector_norm: torch.compiler.disable(vector_norm),
+        torch.linalg.norm: torch.compiler.disable(linalg_norm),
         torch.cdist: torch.compiler.disable(cdist),
         functional.hardsigmoid: torch.compiler.disable(hardsigmoid),
         functional.glu: torch.compiler.disable(glu),

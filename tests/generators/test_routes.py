@@ -203,6 +203,34 @@ def test_distances_by_cdist_are_those_written_out(normal):
         torch.testing.assert_close(found, directional_second_derivative(by_norm, z[:3], v[:3]))
 
 
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda x: torch.norm(x, dim=-1),
+        lambda x: torch.norm(x, 2, -1),
+        lambda x: x.norm(dim=-1),
+        lambda x: torch.linalg.norm(x, dim=-1),
+        lambda x: torch.linalg.vector_norm(x, dim=-1),
+        lambda x: torch.linalg.vector_norm(x, 2.0, [-1]),
+    ],
+)
+def test_squares_of_norms_are_smooth_at_zero(norm, normal):
+    """At a center of an RBF network, torch's second derivative of the norm is zero, and so that of its square."""
+
+    def by_norm(z):
+        return torch.exp(-(norm(z[:, None] - CENTERS) ** 2))
+
+    def written_out(z):
+        return torch.exp(-(z[:, None] - CENTERS).square().sum(-1))
+
+    z, v, w = torch.cat([CENTERS[:2], normal(2, 2)]), normal(4, 2), normal(4, 10)
+    torch.testing.assert_close(value_and_jacobian(by_norm, z), value_and_jacobian(written_out, z))
+    torch.testing.assert_close(contracted_hessian(by_norm, z, w), contracted_hessian(written_out, z, w))
+    torch.testing.assert_close(
+        directional_second_derivative(by_norm, z, v), directional_second_derivative(written_out, z, v)
+    )
+
+
 def test_a_variance_network_by_cdist_has_the_lengths_of_the_explicit_one(normal):
     z0, z1 = 0.7 * normal(2, 3, 2)
 
