@@ -467,7 +467,7 @@ def _put(x: Tensor) -> Tensor:
 
 
 def _by_numpy(x: Tensor) -> Tensor:
-    return torch.from_numpy(np.sin(x.numpy()))
+    return torch.from_numpy(np.sin(x.detach().numpy()))
 
 
 def decoders() -> dict[str, dict[str, nn.Module]]:
