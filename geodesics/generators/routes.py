@@ -39,8 +39,8 @@ from geodesics.generators.modes import (
 from geodesics.generators.protocols import Copying, FlatField, Generator
 from geodesics.generators.torch_repairs import ByFormula
 
-# Relative difference between w^T (J v) and (J^T w)^T v that says that one of them is wrong.
-_OFF = 0.05
+# Relative difference of two ways to one derivative that says that one of them is wrong.
+_OFF = {torch.float64: 1e-3, torch.float32: 1e-2}
 # How often a generator is looked at whose values say nothing.
 _TRIES = 4
 # Outputs per latent dimension up to which a backward pass per output is taken before differences.
@@ -179,6 +179,7 @@ def _choose_second(
     f = _copying(generator, seen)
     with ByFormula():
         slopes, rounding = second_differences(partial(first.along, f), seen)
+        expected = first.along(f, seen.z, seen.v).detach()
     w = _weights(slopes[0])
     form, form_rounding = (slopes * w).sum(-1, keepdim=True), (rounding * w.abs()).sum(-1, keepdim=True)
     ways: list[SecondOrder] = [ForwardOverReverse(), NestedForward(), ReverseOverReverse()]
@@ -187,19 +188,20 @@ def _choose_second(
         found = _attempt(partial(_second_of, way, f, seen, w))
         if found is None:
             continue
-        second, forms = found
+        slope, second, forms = found
         wrong = any(contradicts(form, form_rounding, other, strict=True) for other in forms)
-        if not wrong and not contradicts(slopes, rounding, second):
+        alike = _agree(slope, expected, expected.abs().amax(1, keepdim=True))
+        if alike and not wrong and not contradicts(slopes, rounding, second):
             return way, dropped
         dropped = True
     return DifferencesOfFirst(first.along, transpose), dropped
 
 
-def _second_of(way: SecondOrder, f: Generator, seen: Probe, w: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """F''[v, v], and v^T H v from a Hessian contracted with weights, among several."""
-    second = way.along(f, seen.z, seen.v, seen.v)[1]
+def _second_of(way: SecondOrder, f: Generator, seen: Probe, w: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """J v, F''[v, v], and v^T H v from a Hessian contracted with weights, among several."""
+    slope, second = way.along(f, seen.z, seen.v, seen.v)
     several = way.contracted(f, seen.z, w, torch.stack([seen.v, -2 * seen.v]))
-    return second, [(column * seen.v).sum(-1, keepdim=True) for column in (several[0], several[1] / -2)]
+    return slope, second, [(column * seen.v).sum(-1, keepdim=True) for column in (several[0], several[1] / -2)]
 
 
 def _weights(outputs: Tensor) -> Tensor:
@@ -212,8 +214,7 @@ def _choose_transposed(f: Generator, seen: Probe, first: FirstOrder) -> Transpos
     found = _attempt(partial(_transposed_of, f, seen, first))
     if found is not None:
         forward, backward, size = found
-        off = (forward - backward).abs() > _OFF * size
-        if bool(off.sum() < len(off) / 2):
+        if _agree(forward, backward, size):
             return transposed_by_reverse
 
     def by_jacobian(generator: Generator, z: Tensor, w: Tensor) -> Tensor:
@@ -228,6 +229,11 @@ def _transposed_of(f: Generator, seen: Probe, first: FirstOrder) -> tuple[Tensor
     w = _weights(pushed)
     terms = transposed_by_reverse(f, seen.z, w) * seen.v
     return (pushed * w).sum(1), terms.sum(1), (pushed * w).abs().sum(1) + terms.abs().sum(1)
+
+
+def _agree(a: Tensor, b: Tensor, size: Tensor) -> bool:
+    """Whether two ways gave the same, at all points where it is finite."""
+    return not bool(((a - b).abs() > _OFF[a.dtype] * size).any())
 
 
 def _seen(known: Known, generator: Generator, z: Tensor) -> Probe | None:

@@ -79,6 +79,36 @@ class OnceTanh(OldTanh):
         return g * (1 - ctx.saved_tensors[0].square())
 
 
+class Sine(torch.autograd.Function):
+    """A sine by rules of one's own, right."""
+
+    generate_vmap_rule = True
+    forward_factor, backward_factor = 1, 1
+
+    @staticmethod
+    def forward(x):
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @classmethod
+    def backward(cls, ctx, g):
+        return cls.backward_factor * g * ctx.saved_tensors[0].cos()
+
+    @classmethod
+    def jvp(cls, ctx, t):
+        return cls.forward_factor * t * ctx.saved_tensors[0].cos()
+
+
+def sine(forward_factor, backward_factor):
+    """A sine whose derivatives are wrong by factors."""
+    factors = {"forward_factor": forward_factor, "backward_factor": backward_factor}
+    return type("Sine", (Sine,), factors).apply
+
+
 class CellTwice(nn.Module):
     """A recurrent network of two steps."""
 
@@ -106,6 +136,21 @@ def by_numpy(z):
     return torch.from_numpy(np.tanh(z.detach().numpy() @ np.array([[1.0, 0.5, -0.3], [0.2, -1.0, 0.7]])))
 
 
+SINES = sine(2, 1), sine(1, 3)
+
+
+@torch.no_grad()
+def squared_without_grad(z):
+    return NET(z).square()
+
+
+def potential_slope(z):
+    """A map that takes a gradient itself."""
+    with torch.enable_grad():
+        x = z if z.requires_grad else z.detach().requires_grad_()
+        return torch.autograd.grad(NET(x).square().sum(), x, create_graph=True)[0]
+
+
 def with_item(z):
     """A scale that depends on no row, by a call that `vmap` does not take."""
     return NET(z) * (1 + 0 * z.detach().abs().max().item())
@@ -120,6 +165,10 @@ SECOND_ROUTES = {
     "numpy": (by_numpy, lambda z: (z @ z.new_tensor([[1.0, 0.5, -0.3], [0.2, -1.0, 0.7]])).tanh()),
     "item": (with_item, NET),
     "no_grad": (torch.no_grad()(lambda z: NET(z)), NET),
+    "no_grad in part": (lambda z: NET(z) + squared_without_grad(z), lambda z: NET(z) + NET(z).square()),
+    "wrong jvp": (lambda z: SINES[0](NET(z)), lambda z: NET(z).sin()),
+    "wrong backward": (lambda z: SINES[1](NET(z)), lambda z: NET(z).sin()),
+    "gradient of a potential": (potential_slope, torch.func.grad(lambda z: NET(z).square().sum())),
     "cdist": (rbf_by_cdist, explicit_rbf),
 }
 
@@ -315,6 +364,7 @@ DROPPED = {
     "an axis detached": lambda z: NET(torch.cat([z[:, :1], z[:, 1:].detach()], 1)),
     "rounded": lambda z: (NET(z).sigmoid() * 255).round() / 255,
     "integers": lambda z: (NET(z).sigmoid() * 255).to(torch.uint8).to(z.dtype) / 255,
+    "wrong rules of its own": lambda z: sine(2, 3)(NET(z)),
     "argmax": lambda z: functional.one_hot((9 * NET(z)).argmax(1), 12).to(z.dtype),
     "rounded in part": Stack(NET, lambda z: (NET(z).sigmoid() * 255).round() / 255),
 }
