@@ -27,12 +27,12 @@ _LOOK = 10
 # tolerance.
 _ESTIMATED = 0.1
 # What samples do not see makes a mesh too coarse if it is more than so many steps gain.
-_UNSEEN = 30
+_UNSEEN = 100
 # Steps like the last that a curve may have left, for the stop and for the error estimate. Measured on a learned metric
 # of 16 latents, curves that were continued to the end fell by 0.5 to 2.5 times a hundred steps like the last.
 _AHEAD, _LEFT = 100, 200
-# Where the gradient is within this factor of its tolerance, steps go on although they gain little.
-_NEAR = 10
+# Where the gradient is within this factor of its tolerance, steps go on although they gain little, not nothing.
+_NEAR = 5
 
 
 class Goal(NamedTuple):
@@ -205,8 +205,8 @@ def _look(streamed: StreamedEnergy, finer: StreamedEnergy, state: Descent, goal:
     dense = (finer.speed(state.points) @ finer.elements.weights).sum(1)
     unseen = (dense - length).abs() / length
     coarse = (unseen > (_UNSEEN * gain).clamp(min=goal.length_tol / 2)) & (not goal.last) & (state.iterations > 0)
-    slow = (~(state.gradient <= _NEAR * goal.tol)) | (not goal.proves)
-    slow &= (_AHEAD * gain).maximum(5 * state.gradient.square()) <= goal.length_tol / 4
+    near = (state.gradient <= _NEAR * goal.tol) & (_LEFT * gain > goal.length_tol / 20) & goal.proves
+    slow = ~near & ((_AHEAD * gain).maximum(5 * state.gradient.square()) <= goal.length_tol / 4)
     state = state._replace(reached=length, gain=gain, looks=state.looks + 1)
     done = state.done | coarse | slow | ~length.isfinite()
     spread = (2 * state.at.energy).sqrt() / length - 1
