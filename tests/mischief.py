@@ -199,7 +199,7 @@ SOLVERS: list[Any] = [
     None,
     g.EnergySolver(),
     g.EnergySolver(num_segments=2, max_segments=4),
-    g.GeorceSolver(num_segments=8),
+    g.GeorceSolver(num_segments=8, max_iter=20),
     g.EnergySolver,
     "energy",
     Lazy(),
@@ -407,7 +407,15 @@ def choose(pick: Callable[[Sequence[Any]], Any], name: str) -> tuple[Call, dict[
 
 
 def verdict(call: Call, arguments: dict[str, Any]) -> str:
-    """What is wrong with how a call ended; empty where it ended as it should."""
+    """What is wrong with how a call ended, or with its arguments afterwards; empty where all is as it should be."""
+    points = [value for value in arguments.values() if isinstance(value, torch.Tensor) and not value.is_inference()]
+    versions = [value._version for value in points]
+    trouble = _ended(call, arguments)
+    written = any(value._version != version for value, version in zip(points, versions, strict=True))
+    return trouble or ("its arguments were written to" if written else "")
+
+
+def _ended(call: Call, arguments: dict[str, Any]) -> str:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:

@@ -53,7 +53,7 @@ def as_rows(z: Tensor, output: object) -> Tensor:
         raise TypeError(f"{_ASKED}; got {tuple(z.shape)} -> {_described(output)}")
     if output.layout != torch.strided:
         raise TypeError(f"{_ASKED}, dense; got {output.layout}: call .to_dense()")
-    if output.ndim < 2 or len(output) != len(z) or (output[:1].numel() == 0 and len(z)):
+    if output.ndim < 2 or len(output) != len(z) or 0 in output.shape[1:]:
         raise ValueError(f"{_ASKED}; got {tuple(z.shape)} -> {tuple(output.shape)}")
     check_kept("generator", z, output)
     return output if output.ndim == 2 else output.flatten(1)
