@@ -92,9 +92,9 @@ def solve_pairs(
     finite = (z0.isfinite() & z1.isfinite()).all(1)
     distinct = (z0 != z1).any(1)
     rows = (finite & distinct).nonzero()[:, 0]
+    check_fits(metric, z0[rows] if rows.numel() else z0)
     if rows.numel() == 0:
         return _combine([], rows, z0, z1, finite)
-    check_fits(metric, z0[rows])
     with torch.no_grad():
         solver = default_solver(metric, z0[rows[:1]]) if solver is None else solver
         check_solver_fits(solver, metric, z0[rows[:1]])

@@ -70,7 +70,8 @@ def first_way(generator: Generator, z: Tensor) -> FirstOrder:
         seen = _seen(known, generator, z)
         if seen is None:
             return Forward()
-        known.first = _choose_first(generator, seen, z)
+        finite = bool(z.isfinite().all(1).any())  # those that were seen before may be
+        known.first = _choose_first(generator, seen, z if finite else seen.z)
     return known.first
 
 

@@ -87,7 +87,7 @@ def contracted_hessian(
     check_floating("w", w)
     z, w = plain(z, w)
     generator = settled_once(generator, z)
-    outputs = generator(z[:1].clone()).shape[-1] if len(z) else w.shape[-1]
+    outputs = generator(z[:1].clone()).shape[-1]
     if w.shape != (len(z), outputs) or w.dtype != z.dtype or w.device != z.device:
         asked = f"(B, D) = {(len(z), outputs)}, {z.dtype} on {z.device}"
         raise ValueError(f"w must be {asked}; got {tuple(w.shape)}, {w.dtype} on {w.device}")

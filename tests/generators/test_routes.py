@@ -27,6 +27,7 @@ from geodesics import (
     geodesic,
     log_map,
     log_measure,
+    norm,
     value_and_jacobian,
 )
 from geodesics.curves.elements import make_elements
@@ -486,6 +487,16 @@ def test_a_reduced_generator_is_known_by_the_whole_one(first, normal):
         assert linear.hessian.isfinite().all()
         torch.testing.assert_close(metric.tensor(z)[:3], expected[:3])
         assert metric.acceleration(z, z).isfinite().all()
+
+
+def test_points_without_a_finite_row_come_after_others(normal):
+    def constant(z):
+        return torch.zeros_like(z)
+
+    z = normal(4, 2)
+    metric = PullbackMetric(constant)
+    metric.chord(z, z + 1)  # values have been seen, derivatives have not
+    assert bool(norm(metric, z * torch.nan, z).isfinite().all())
 
 
 def test_weights_may_change_after_a_generator_was_looked_at(normal):
