@@ -5,7 +5,23 @@ import math
 import pytest
 import torch
 
-from vae import NeuralFieldConfig, RBFConfig, TrainingConfig, VAEConfig
+from vae import (
+    VAE,
+    MeanGenerator,
+    NeuralFieldConfig,
+    NeuralFieldGenerator,
+    PerceptronArchitecture,
+    RBFConfig,
+    RBFGenerator,
+    TrainingConfig,
+    VAEConfig,
+    VAEGenerator,
+    fit_neural_field,
+    fit_neural_field_to_vae,
+    fit_rbf,
+    fit_rbf_to_vae,
+    train_vae,
+)
 from vae.arguments import check_rows, check_variances
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
@@ -52,3 +68,40 @@ def test_points_and_variances_that_do_not_fit_are_named():
         check_variances(z, variances, least=4)
     with pytest.raises(ValueError, match="variances finite and positive"):
         check_variances(z, variances * math.inf)
+
+
+MODEL = VAE(VAEConfig(6, 2), torch.Generator().manual_seed(0))
+X = torch.rand(8, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: VAE(6), "config must be a VAEConfig; got int"),
+        (lambda: VAE(MODEL.config, 0), "generator must be a Generator; got int"),
+        (lambda: MODEL.encode(X.numpy()), "x must be a floating-point tensor; got ndarray"),
+        (lambda: MODEL.decode(X[:, :2].double()), "z must have the model's torch.float32 on cpu; got torch.float64"),
+        (lambda: VAEConfig(6, 2, PerceptronArchitecture), "architecture must be .*; got the class Perceptron"),
+        (lambda: VAEConfig(6, 2, activation="tanh"), "activation must be a Activation; got str"),
+        (lambda: PerceptronArchitecture((2.5,)), "hidden must be a tuple of integers"),
+        (lambda: TrainingConfig(seed=0.5), "seed must be an integer"),
+        (lambda: TrainingConfig(noise=math.inf), "noise must be finite"),
+        (lambda: train_vae(X.numpy(), MODEL.config), "x must be a floating-point tensor"),
+        (lambda: train_vae(X.long(), MODEL.config), "x must be a floating-point tensor"),
+        (lambda: train_vae(X, MODEL), "config must be a VAEConfig; got VAE"),
+        (lambda: train_vae(X, MODEL.config, TrainingConfig), "training must be a TrainingConfig; got the class"),
+        (lambda: fit_rbf_to_vae(MODEL.decoder, X), "vae must be a VAE; got GaussianNetwork"),
+        (lambda: fit_rbf_to_vae(MODEL, X[:, :3]), "x must be finite and"),
+        (lambda: fit_rbf(X.tolist(), X), "latents must be a floating-point tensor"),
+        (lambda: fit_rbf(X, X + 1, 3), "config must be a RBFConfig; got int"),
+        (lambda: fit_neural_field(X, (X + 1).double()), "latents and variances must share dtype"),
+        (lambda: fit_neural_field_to_vae(MODEL, None), "x must be a floating-point tensor"),
+        (lambda: MeanGenerator(MODEL.decoder), "vae must be a VAE"),
+        (lambda: VAEGenerator(VAE), "vae must be a VAE; got the class VAE"),
+        (lambda: RBFGenerator(MODEL, None), "rbf must be a RBFPrecision; got NoneType"),
+        (lambda: NeuralFieldGenerator(MODEL, MODEL), "field must be a NeuralField; got VAE"),
+    ],
+)
+def test_each_door_names_its_argument(call, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        call()

@@ -10,7 +10,15 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vae.arguments import check_counts, check_positive, check_seed, check_type, check_variances, check_widths
+from vae.arguments import (
+    check_counts,
+    check_data,
+    check_positive,
+    check_seed,
+    check_type,
+    check_variances,
+    check_widths,
+)
 from vae.autoencoder.model import VAE
 from vae.autoencoder.training import check_finite_weights, gradients, take_step
 from vae.deviation.neural_field import NeuralField
@@ -63,6 +71,8 @@ def fit_neural_field_to_vae(
         config: options; None for the defaults.
         progress: whether to show a progress bar.
     """
+    check_type("vae", vae, VAE)
+    check_data("x", x, vae.config.data_dim)
     with torch.no_grad():
         z = vae.encode(x).mean
         variances = vae.decode(z).log_variance.exp()

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from vae.arguments import check_counts, check_positive, check_seed, check_type, check_variances
+from vae.arguments import check_counts, check_data, check_positive, check_seed, check_type, check_variances
 from vae.autoencoder.model import VAE
 from vae.deviation.rbf import RBFPrecision
 from vae.generators.feature_maps import RadialFeatures
@@ -77,6 +77,8 @@ def fit_rbf_to_vae(vae: VAE, x: Float[Tensor, "n D"], config: RBFConfig | None =
         x: data, (N, D), usually its training data.
         config: options; None for the defaults.
     """
+    check_type("vae", vae, VAE)
+    check_data("x", x, vae.config.data_dim)
     with torch.no_grad():
         z = vae.encode(x).mean
         return fit_rbf(z, vae.decode(z).log_variance.exp(), config)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from geodesics import forward_mode
-from vae.arguments import check_rows
+from vae.arguments import check_rows, check_type
 from vae.autoencoder.activations import Activation
 from vae.autoencoder.model import VAE
 from vae.autoencoder.networks import PerceptronArchitecture
@@ -223,6 +223,7 @@ class MeanGenerator(DecoderGenerator):
     """
 
     def __init__(self, vae: VAE) -> None:
+        check_type("vae", vae, VAE)
         super().__init__(vae.config.latent_dim, [_decoder_part(vae, with_deviation=False)])
 
 
@@ -234,6 +235,7 @@ class VAEGenerator(DecoderGenerator):
     """
 
     def __init__(self, vae: VAE) -> None:
+        check_type("vae", vae, VAE)
         super().__init__(vae.config.latent_dim, [_decoder_part(vae, with_deviation=True)])
 
 
@@ -250,6 +252,7 @@ class RBFGenerator(DecoderGenerator):
     """
 
     def __init__(self, vae: VAE, rbf: RBFPrecision) -> None:
+        check_type("rbf", rbf, RBFPrecision)
         _check_sizes(vae, "rbf", (rbf.centers.shape[1], rbf.weights.shape[0]))
         head = (rbf.weights, rbf.xi, INVERSE_SQUARE_ROOT)
         deviation = AffinePart(RadialFeatures(rbf.centers, rbf.bandwidths), [head])
@@ -268,6 +271,7 @@ class NeuralFieldGenerator(DecoderGenerator):
     """
 
     def __init__(self, vae: VAE, field: NeuralField) -> None:
+        check_type("field", field, NeuralField)
         _check_sizes(vae, "field", (field.latent_dim, field.data_dim))
         features = PerceptronFeatures(field.unscaled_layers(), Activation.TANH)
         head = (field.head.weight, field.head.bias, log_precision_link(field.xi))
@@ -276,6 +280,7 @@ class NeuralFieldGenerator(DecoderGenerator):
 
 
 def _check_sizes(vae: VAE, name: str, given: tuple[int, int]) -> None:
+    check_type("vae", vae, VAE)
     expected = (vae.config.latent_dim, vae.config.data_dim)
     if expected != given:
         raise ValueError(f"vae and {name} must agree on (d, D); got {expected} and {given}")
