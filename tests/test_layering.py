@@ -21,7 +21,7 @@ FLOORS = (
     ("batches",),
     ("generators", "curves"),
     ("metrics",),
-    ("graphs", "minimization", "ode", "plots"),
+    ("graphs", "minimization", "matrix_free", "ode", "plots"),
     ("solvers",),
     ("connecting",),
     ("statistics",),

@@ -10,14 +10,14 @@ import torch
 from geodesics.batches.arguments import check_counts, check_not_below, check_sizes
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import make_elements
-from geodesics.metrics.metric import Metric
-from geodesics.minimization.quasi_newton import (
+from geodesics.matrix_free.quasi_newton import (
     Memory,
     inverse_stiffness,
     nothing,
     quasi_newton_direction,
     remember,
 )
+from geodesics.metrics.metric import Metric
 from geodesics.solvers.certificate import certified_result
 from geodesics.solvers.descent import DescentState, descend, equal_arc_nodes, line_search, path_objective
 from geodesics.solvers.solution import GeodesicResult

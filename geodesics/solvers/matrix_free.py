@@ -18,10 +18,10 @@ from geodesics.batches.rows import take
 from geodesics.curves.curve import Curve
 from geodesics.curves.elements import Elements, make_elements
 from geodesics.curves.mesh import allot_pieces, cell_arcs, equal_mixed_nodes, mixed_arc
+from geodesics.matrix_free.descent import Goal, descend_level
+from geodesics.matrix_free.streamed import StreamedEnergy, block_in_memory, mean_axes
 from geodesics.metrics.lengths import KRONROD_POINTS, element_lengths, element_speeds
 from geodesics.metrics.metric import Metric
-from geodesics.minimization.matrix_free import Goal, descend_level
-from geodesics.minimization.streamed import StreamedEnergy, block_in_memory, mean_axes
 from geodesics.solvers.solution import GeodesicResult, Status
 
 # Bytes of the histories of the problems that are solved at a time.

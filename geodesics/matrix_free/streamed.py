@@ -17,9 +17,9 @@ from geodesics.curves.elements import Elements
 from geodesics.generators.derivatives import transposed_derivative, value
 from geodesics.generators.modes import transposed_by_reverse
 from geodesics.generators.routes import name_of, transposed_way
+from geodesics.matrix_free.quasi_newton import Preconditioner
 from geodesics.metrics.metric import Metric, PullbackMetric
 from geodesics.metrics.path_energy import PathEnergy
-from geodesics.minimization.quasi_newton import Preconditioner
 
 # Bytes of a decoder's intermediate results that are kept at a time.
 _BLOCK = 2**26

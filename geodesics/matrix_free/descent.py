@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geodesics.batches.rows import take, write
-from geodesics.metrics.path_energy import speed_profile
-from geodesics.minimization.quasi_newton import (
+from geodesics.matrix_free.quasi_newton import (
     Memory,
     Preconditioner,
     inverse_stiffness,
@@ -16,7 +15,8 @@ from geodesics.minimization.quasi_newton import (
     quasi_newton_direction,
     remember,
 )
-from geodesics.minimization.streamed import Evaluation, StreamedEnergy, decrement_by_products
+from geodesics.matrix_free.streamed import Evaluation, StreamedEnergy, decrement_by_products
+from geodesics.metrics.path_energy import speed_profile
 
 _ARMIJO, _BACKTRACK, _LINE_SEARCH = 1e-4, 0.5, 12
 # No node moves more than this share of the curve's length in one step, both in the mean metric's axes.
