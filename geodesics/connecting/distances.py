@@ -8,6 +8,7 @@ from torch import Tensor
 
 from geodesics.batches.arguments import check_count, check_fits, check_metric, check_points, check_solving
 from geodesics.connecting.geodesic import Solver, solve_pairs, unresolved
+from geodesics.connecting.gradients import with_gradients
 from geodesics.curves.initial import InitialCurves
 from geodesics.metrics.metric import Metric
 
@@ -23,6 +24,7 @@ def distance(
     solver: Solver | None = None,
     initial: InitialCurves | None = None,
     chunk_size: int | None = None,
+    differentiable: bool = False,
 ) -> Tensor:
     """Lengths of the geodesics between pairs of points; for error estimates and statuses call `geodesic`.
 
@@ -36,6 +38,8 @@ def distance(
         solver: as in `geodesic`.
         initial: as in `geodesic`.
         chunk_size: as in `geodesic`.
+        differentiable: whether the distances carry first derivatives in the ends and in the metric's parameters, by
+            one more evaluation of the length along each curve (envelope theorem). Else they carry none.
 
     Returns:
         ``(B,)``, in the metric's unit; NaN where a problem failed or its length is not resolved, with one warning that
@@ -49,6 +53,8 @@ def distance(
     lost = unresolved(result, solver)
     if count := int(lost.sum()):
         warnings.warn(_LOST.format(count, len(z0)), stacklevel=2)
+    if differentiable:
+        return with_gradients(metric, result, z0, z1, ~lost)
     return result.length.masked_fill(lost, torch.nan)
 
 

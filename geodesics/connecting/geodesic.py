@@ -62,7 +62,8 @@ def geodesic(
         chunk_size: problems solved at a time, a bound on memory; None for all.
 
     Returns:
-        Curves, certified lengths with error estimates, and a status per problem.
+        Curves, certified lengths with error estimates, and a status per problem. They carry no gradients; for those of
+        lengths see ``distance(..., differentiable=True)``.
 
     Raises:
         ValueError: when the shapes, dtypes or devices of z0 and z1 do not fit, when the metric's generator or
@@ -88,6 +89,7 @@ def solve_pairs(
     check_metric(metric)
     check_ends(z0, z1)
     check_solving(solver, initial, chunk_size)
+    z0, z1 = z0.detach(), z1.detach()
     initial = Straight() if initial is None else initial
     finite = (z0.isfinite() & z1.isfinite()).all(1)
     distinct = (z0 != z1).any(1)

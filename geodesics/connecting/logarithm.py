@@ -40,8 +40,8 @@ def log_map(
         initial: as in `geodesic`.
 
     Returns:
-        ``(B, d)``; zero where z0 == z1; NaN in the rows that did not converge, with one warning that counts
-        them. Curves of a `MatrixFreeSolver` may also be SETTLED.
+        ``(B, d)``, without gradients; zero where z0 == z1; NaN in the rows that did not converge, with one warning that
+        counts them. Curves of a `MatrixFreeSolver` may also be SETTLED.
 
     Raises:
         ValueError: as `geodesic`.
@@ -55,7 +55,8 @@ def log_map(
         check_fits(metric, usable)
         solver = default_logarithm_solver(metric, usable[:1])
     result = solve_pairs(metric, z0, z1, solver, initial, None)
-    v = initial_velocity(metric, result.curve, result.length)
+    with torch.no_grad():
+        v = initial_velocity(metric, result.curve, result.length)
     settled = isinstance(solver, MatrixFreeSolver) & (result.status == Status.SETTLED)
     lost = ~(result.converged | settled)
     count = int(lost.sum())
