@@ -12,7 +12,6 @@ from geodesics.metrics.connection import MANY_AXES
 from geodesics.metrics.metric import Metric, PullbackMetric
 from geodesics.solvers.energy import EnergySolver
 from geodesics.solvers.matrix_free import MatrixFreeSolver
-from geodesics.solvers.shooting import ShootingSolver
 
 # The default must fit with so many times the elements of its coarsest mesh, into this share of the free memory.
 _FINER, _SHARE = 4, 0.5
@@ -29,6 +28,14 @@ class _OnElements(Protocol):
     def num_samples(self) -> int: ...
 
 
+@runtime_checkable
+class _WarmStarted(Protocol):
+    """A solver that begins from the answer of another."""
+
+    @property
+    def warm_start(self) -> object: ...
+
+
 def default_solver(metric: Metric, z: Tensor) -> EnergySolver | MatrixFreeSolver:
     """`EnergySolver`; `MatrixFreeSolver` above 64 latent dimensions, or where Jacobians do not fit into memory.
 
@@ -40,22 +47,13 @@ def default_solver(metric: Metric, z: Tensor) -> EnergySolver | MatrixFreeSolver
     return solver if small else MatrixFreeSolver()
 
 
-def default_logarithm_solver(metric: Metric, z: Tensor) -> ShootingSolver | MatrixFreeSolver:
-    """`ShootingSolver` where the default is `EnergySolver`, and `MatrixFreeSolver` with tighter tolerances elsewhere.
-
-    The velocity at an end is of the order of the gradient that is left, and not of its square.
-    """
-    small = isinstance(default_solver(metric, z), EnergySolver)
-    return ShootingSolver() if small else MatrixFreeSolver(tol=1e-4, length_tol=5e-4, max_iter=1000)
-
-
 def check_solver_fits(solver: object, metric: Metric, z: Tensor) -> None:
     """Raise unless the Jacobians along one curve on a solver's coarsest mesh fit into memory.
 
     Raises:
         ValueError: with the memory needed, and what would do.
     """
-    meshed = solver.warm_start if isinstance(solver, ShootingSolver) else solver
+    meshed = solver.warm_start if isinstance(solver, _WarmStarted) else solver
     if isinstance(meshed, MatrixFreeSolver) or not isinstance(meshed, _OnElements):
         return
     needed = _jacobians(metric, z, meshed.num_segments * meshed.num_samples)

@@ -7,12 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodesics.batches.arguments import check_ends, check_fits, check_metric, check_solving
-from geodesics.connecting.default_solver import default_logarithm_solver
+from geodesics.connecting.default_solver import default_solver
 from geodesics.connecting.geodesic import Solver, solve_pairs
 from geodesics.curves.curve import Curve
 from geodesics.curves.initial import InitialCurves
 from geodesics.metrics.metric import Metric
+from geodesics.solvers.energy import EnergySolver
 from geodesics.solvers.matrix_free import MatrixFreeSolver
+from geodesics.solvers.shooting import ShootingSolver
 from geodesics.solvers.solution import Status
 
 
@@ -53,7 +55,7 @@ def log_map(
     usable = z0[z0.isfinite().all(1)]
     if solver is None and len(usable):
         check_fits(metric, usable)
-        solver = default_logarithm_solver(metric, usable[:1])
+        solver = _default_solver(metric, usable[:1])
     result = solve_pairs(metric, z0, z1, solver, initial, None)
     with torch.no_grad():
         v = initial_velocity(metric, result.curve, result.length)
@@ -63,6 +65,15 @@ def log_map(
     if count:
         warnings.warn(f"{count} of {len(z0)} geodesics did not converge; their logarithms are NaN", stacklevel=2)
     return v.masked_fill(lost[:, None], torch.nan)
+
+
+def _default_solver(metric: Metric, z: Tensor) -> ShootingSolver | MatrixFreeSolver:
+    """`ShootingSolver` where `geodesic` takes `EnergySolver`, and `MatrixFreeSolver` with tighter tolerances elsewhere.
+
+    The velocity at an end is of the order of the gradient that is left, and not of its square.
+    """
+    small = isinstance(default_solver(metric, z), EnergySolver)
+    return ShootingSolver() if small else MatrixFreeSolver(tol=1e-4, length_tol=5e-4, max_iter=1000)
 
 
 def initial_velocity(metric: Metric, curve: Curve, length: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
