@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from vae.autoencoder.loss import annealing, gaussian_nll, kl_to_prior, vae_loss
     from vae.autoencoder.model import VAE, VAEConfig
     from vae.autoencoder.networks import ConvolutionalArchitecture, DiagonalGaussian, PerceptronArchitecture
-    from vae.autoencoder.training import EpochRecord, TrainingConfig, TrainingResult, train_vae
     from vae.deviation.neural_field import NeuralField
     from vae.deviation.neural_field_fit import NeuralFieldConfig, fit_neural_field, fit_neural_field_to_vae
     from vae.deviation.rbf import RBFPrecision
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from vae.files.datasets import Dataset, from_arrays, load_digits, load_fashion_mnist, load_mnist, read_idx
     from vae.files.published_weights import load_published
     from vae.generators.plugins import MeanGenerator, NeuralFieldGenerator, RBFGenerator, VAEGenerator
+    from vae.training import EpochRecord, TrainingConfig, TrainingResult, train_vae
 
 __all__ = [
     "VAE",
@@ -104,7 +104,7 @@ _MODULES = {
     "deviation.rbf": ("RBFPrecision",),
     "deviation.rbf_fit": ("RBFConfig", "fit_rbf", "fit_rbf_to_vae"),
     "deviation.rbf_selection": ("DeviationScore", "RBFCandidate", "RBFSelection", "score_deviation", "select_rbf"),
-    "autoencoder.training": ("EpochRecord", "TrainingConfig", "TrainingResult", "train_vae"),
+    "training": ("EpochRecord", "TrainingConfig", "TrainingResult", "train_vae"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

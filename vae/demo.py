@@ -36,10 +36,10 @@ from geodesics import (
 )
 from vae.autoencoder.activations import Activation
 from vae.autoencoder.model import VAE, VAEConfig
-from vae.autoencoder.training import TrainingConfig, train_vae
 from vae.deviation.rbf_fit import RBFConfig, fit_rbf_to_vae
 from vae.files.datasets import Dataset, load_digits
 from vae.generators.plugins import RBFGenerator
+from vae.training import TrainingConfig, train_vae
 
 # Many narrow kernels: narrow enough that uncertainty rises in the gaps between the digits, not only around
 # them all, and many enough that the variance at the data still fits; wider kernels fit it better and show

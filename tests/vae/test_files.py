@@ -324,7 +324,7 @@ def test_a_field_larger_than_its_file_is_refused(field, tmp_path):
 
 def test_an_unwritable_checkpoint_is_refused_before_the_first_epoch(rng, tmp_path, monkeypatch):
     x, epochs = torch.rand(20, 6, generator=rng), []
-    monkeypatch.setattr("vae.autoencoder.training._epoch", lambda *_: epochs.append(1))
+    monkeypatch.setattr("vae.training._epoch", lambda *_: epochs.append(1))
     (tmp_path / "file").write_bytes(b"something else")
     for path, error in (
         (tmp_path / "no" / "run", FileNotFoundError),

@@ -128,7 +128,7 @@ def test_resumed_equals_uninterrupted(x, tmp_path, monkeypatch, killed_in_epoch)
         return min(1.0, 3 * epoch / total)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vae.autoencoder.training.annealing", killed)
+        patch.setattr("vae.training.annealing", killed)
         with pytest.raises(KeyboardInterrupt):
             train_vae(x, CONFIG, TRAINING, path, progress=False)
     assert path.exists() == (killed_in_epoch >= 2)
@@ -167,7 +167,7 @@ def test_resumed_after_a_real_kill(tmp_path):
     )
     with pytest.MonkeyPatch.context() as patch:
         # Both runs stop twenty epochs later: enough to show that they are one.
-        patch.setattr("vae.autoencoder.training.tqdm", lambda epochs, **_: _Bar(range(epochs.start, done + 20)))
+        patch.setattr("vae.training.tqdm", lambda epochs, **_: _Bar(range(epochs.start, done + 20)))
         resumed = train_vae(x, config, training, path, progress=False)
         whole = train_vae(x, config, training, progress=False)
     torch.set_num_threads(threads)

@@ -20,8 +20,8 @@ from vae.arguments import (
     check_widths,
 )
 from vae.autoencoder.model import VAE
-from vae.autoencoder.training import check_finite_weights, gradients, take_step
 from vae.deviation.neural_field import NeuralField
+from vae.training import check_finite_weights, gradients, take_step
 
 
 @dataclass(frozen=True)
