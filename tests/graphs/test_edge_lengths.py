@@ -101,9 +101,16 @@ def test_equal_points_are_at_distance_zero_and_near_ones_near(normal):
     assert graph.distances(points[:1]).tolist() == [[0.0]]
 
 
-def test_a_metric_that_is_zero_is_told_and_joins_no_near_points(normal):
-    """The decoder names a half of the plane, and has no derivative."""
+def test_a_decoder_that_only_names_a_half_of_the_plane_is_refused(normal):
+    """It has no derivative: its metric would be zero, and join points at distance zero."""
     metric = PullbackMetric(lambda z: torch.cat([z > 0, z <= 0], dim=1).to(z))
+    with pytest.raises(ValueError, match=r"generator .* drops"):
+        GraphPaths(metric, normal(60, 2), num_nodes=100, num_paths=1)
+
+
+def test_a_metric_that_is_zero_is_told_and_joins_no_near_points(normal):
+    """A tensor field that is zero everywhere."""
+    metric = FunctionMetric(lambda z: 0 * torch.einsum("bi,bj->bij", z, z))
     z = normal(60, 2)
     with pytest.warns(UserWarning, match=r"the metric is zero at (\d+) of \1 nodes"):
         graph = GraphPaths(metric, z, num_nodes=100, num_paths=1)
