@@ -66,7 +66,9 @@ class GeneratorReport(NamedTuple):
     @property
     def ok(self) -> bool:
         """Whether no fault was found."""
-        whole = self.rows_independent and self.finite and self.full_rank and self.smooth
+        # With fewer outputs than latents no rank is full, which is told and is no fault.
+        ranked = self.full_rank or self.data_dimension < self.latent_dimension
+        whole = self.rows_independent and self.finite and ranked and self.smooth
         return whole and self.consistent and self.differentiable and self.argument_kept
 
 

@@ -90,7 +90,8 @@ def pullback_acceleration(
 ) -> Float[Tensor, "b d"]:
     """Geodesic acceleration of a pullback metric, ``c'' = -M^{-1} J^T F''[c', c']``.
 
-    Cost: one value and Jacobian, and one directional second derivative.
+    With fewer outputs than latents M is singular everywhere; then the solution of least norm of ``J a = -F''[v, v]``,
+    along which outputs move on straight lines. Cost: one value and Jacobian, and one directional second derivative.
 
     Args:
         generator: row-wise callable ``(B, d) -> (B, D)``.
@@ -98,10 +99,12 @@ def pullback_acceleration(
         v: velocities ``(B, d)``.
 
     Returns:
-        ``(B, d)``; NaN in the rows where ``J^T J`` is not positive definite.
+        ``(B, d)``; NaN in the rows where J has not full rank.
     """
     _, J = value_and_jacobian(generator, z)
     _, second = directional_second_derivative(generator, z, v)
+    if J.shape[-1] < z.shape[1]:
+        return -torch.einsum("ibo,bo->bi", J, solve_metric(torch.einsum("ibo,ibp->bop", J, J), second))
     M = torch.einsum("ibo,jbo->bij", J, J)
     return -solve_metric(M, torch.einsum("ibo,bo->bi", J, second))
 

@@ -6,7 +6,15 @@ from problems import CASES, EMBEDDED, half_plane_tensor, sphere, sphere_tensor
 from samples import points_near
 from torch import nn
 
-from geodesics import PullbackMetric, Stack, christoffel_symbols, general_acceleration, pullback_acceleration
+from geodesics import (
+    PullbackMetric,
+    Stack,
+    christoffel_symbols,
+    exp_map,
+    general_acceleration,
+    pullback_acceleration,
+)
+from geodesics.metrics.connection import acceleration_by_products
 
 
 def test_christoffel_symbols_of_the_half_plane(normal):
@@ -111,3 +119,18 @@ def test_singular_rows_are_nan_and_alone():
         assert batched[1].isnan().all()
         for i in (0, 2):
             torch.testing.assert_close(batched[i : i + 1], function(z[i : i + 1], v[i : i + 1]))
+
+
+def test_with_fewer_outputs_than_latents_outputs_move_on_straight_lines(normal):
+    """The metric is singular everywhere: of all accelerations that keep the output's velocity, the smallest."""
+    weights = normal(3, 2)
+
+    def generator(z):
+        return (z @ weights).tanh()
+
+    z, v = 0.3 * normal(4, 3), normal(4, 3)
+    a = pullback_acceleration(generator, z, v)
+    torch.testing.assert_close(a, acceleration_by_products(generator, z, v))
+    metric, t = PullbackMetric(generator), torch.linspace(0, 1, 5, dtype=torch.float64)
+    outputs = torch.stack([generator(exp_map(metric, z[:1], 0.3 * s * v[:1]))[0] for s in t])
+    torch.testing.assert_close(outputs.diff(dim=0), outputs.diff(dim=0).mean(0).expand(4, -1), rtol=1e-5, atol=1e-7)
