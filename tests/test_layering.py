@@ -46,7 +46,7 @@ MAY_WAIT = {
     "geodesics.plots.canvas",
     "geodesics.graphs.tree_logarithms",  # as the graph itself
     "geodesics.land.draws",  # balls around the nodes of that graph
-    "geodesics.land.fit",  # scikit-learn's k-means, where no labels are given
+    "geodesics.land.labels",  # scikit-learn's k-means, where no labels are given
 }
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
-from sklearn.cluster import KMeans as EuclideanKMeans
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geodesics.batches.arguments import (
@@ -19,7 +18,6 @@ from geodesics.batches.arguments import (
     check_not_negative,
     check_points,
     check_random,
-    check_shape,
     check_sizes,
     check_solving,
 )
@@ -30,6 +28,7 @@ from geodesics.graphs.tree_logarithms import GraphTrees
 from geodesics.land.climb import Climb, Climber, Parameters, State, is_kept, mean_log_likelihood, seen
 from geodesics.land.density import Land
 from geodesics.land.draws import Draws, draw_candidates
+from geodesics.land.labels import euclidean_labels, members
 from geodesics.land.logarithms import GeodesicLogarithms, TreeLogarithms
 from geodesics.land.nodes import normalize
 from geodesics.metrics.metric import Metric
@@ -157,13 +156,8 @@ def fit_land(
     check_fits(metric, z)
     finite = z.isfinite().all(1)
     check_count_of("num_components", num_components, int(finite.sum()), "finite points")
-    labels = _euclidean_labels(z, finite, num_components, generator) if labels is None else labels
-    check_shape("labels", labels, "(n,)", z.shape[:1])
-    if labels.is_floating_point() or labels.is_complex() or labels.device != z.device:
-        raise ValueError(f"labels must be integers on {z.device}; got {labels.dtype} on {labels.device}")
-    member = (labels == torch.arange(num_components, device=z.device)[:, None]) & finite
-    if not bool(member.any(1).all()):
-        raise ValueError(f"labels must name every component from 0 to {num_components - 1}")
+    labels = euclidean_labels(z, finite, num_components, generator) if labels is None else labels
+    member = members(labels, finite, num_components)
     trees = GraphTrees(initial.graph) if isinstance(initial, GraphPaths) else None
     draws = Draws(metric, trees, options.num_candidates, generator)
     with torch.no_grad():
@@ -180,15 +174,19 @@ def fit_land(
         land = _answer(climb.state, metric, solver, initial, chunk_size)
     joint = climb.state.joint()
     value, r = mean_log_likelihood(joint, log_volume), torch.softmax(joint, dim=0).T
-    lost = int((wanted & climb.state.data_logarithms.isnan().any(2)).sum() + land.failed_nodes.sum())
-    if lost:
-        total = int(wanted.sum()) + climb.state.node_logarithms[..., 0].numel()
-        warnings.warn(
-            f"{lost} of {total} geodesics from the means failed or are not resolved; they do not count", stacklevel=2
-        )
+    _warn_of_lost(wanted, climb.state, land)
     # A component that has lost its weight or its nodes is at rest, but nowhere.
     alive = bool(((land.weights > 0) & land.errors.isfinite()).all())
     return LandFit(land, value, r, climb.iterations, climb.converged and alive, source.solved)
+
+
+def _warn_of_lost(wanted: Bool[Tensor, "k n"], state: State, land: Land) -> None:
+    lost = int((wanted & state.data_logarithms.isnan().any(2)).sum() + land.failed_nodes.sum())
+    if lost:
+        total = int(wanted.sum()) + state.node_logarithms[..., 0].numel()
+        warnings.warn(
+            f"{lost} of {total} geodesics from the means failed or are not resolved; they do not count", stacklevel=3
+        )
 
 
 def _answer(
@@ -288,13 +286,3 @@ def _by_geodesics(
     L = torch.linalg.cholesky_ex(parameters.covariances).L
     state = seen(parameters, draws.nodes(parameters.means, L, options.num_nodes), source, data)
     return Climb(state, r, iterations, converged)
-
-
-def _euclidean_labels(z: Tensor, finite: Tensor, count: int, generator: torch.Generator | None) -> Int[Tensor, " n"]:
-    device = None if generator is None else generator.device
-    seed = int(torch.randint(2**31, (1,), generator=generator, device=device))
-    points = z[finite].detach().cpu().numpy()
-    found = EuclideanKMeans(count, n_init=10, random_state=seed).fit_predict(points)
-    labels = torch.full(z.shape[:1], -1, dtype=torch.long, device=z.device)
-    labels[finite] = torch.as_tensor(found, dtype=torch.long, device=z.device)
-    return labels

@@ -45,18 +45,7 @@ def tensor_derivative(
 
 
 def christoffel_symbols(tensor: TensorField, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d d d"]:
-    """Christoffel symbols of the second kind.
-
-    ``Gamma[:, k, i, j] = 1/2 sum_l G^{kl} (d_i G_{lj} + d_j G_{li} - d_l G_{ij})``. For study and tests: no solver
-    forms them.
-
-    Args:
-        tensor: metric tensor field ``(B, d) -> (B, d, d)``, for instance ``metric.tensor``.
-        z: points ``(B, d)``.
-
-    Returns:
-        ``(B, d, d, d)``, upper index first; NaN in the rows where G is not positive definite.
-    """
+    """The symbols of `geodesics.metrics.doors.christoffel_symbols`, of points and a field that are known to fit."""
     G, dG = tensor_derivative(tensor, z)
     first_kind = (torch.einsum("iblj->blij", dG) + torch.einsum("jbli->blij", dG) - torch.einsum("lbij->blij", dG)) / 2
     b, d = z.shape
@@ -65,20 +54,7 @@ def christoffel_symbols(tensor: TensorField, z: Float[Tensor, "b d"]) -> Float[T
 
 
 def general_acceleration(tensor: TensorField, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-    """Geodesic acceleration of any metric, in the paper's form.
-
-    ``c'' = -1/2 M^{-1} [2 (I kron c'^T) (dvec M / dc) c' - (dvec M / dc)^T (c' kron c')]`` (Arvanitidis, Hansen and
-    Hauberg 2018, appendix, equation of the geodesic ODE): the first term is the derivative of M along c', applied to
-    c'; the second the gradient of ``c'^T M c'``.
-
-    Args:
-        tensor: metric tensor field ``(B, d) -> (B, d, d)``.
-        z: points ``(B, d)``.
-        v: velocities ``(B, d)``.
-
-    Returns:
-        ``(B, d)``; NaN in the rows where M is not positive definite.
-    """
+    """The acceleration of `geodesics.metrics.doors.general_acceleration`, of arguments that are known to fit."""
     M, dM = tensor_derivative(tensor, z)
     along = torch.einsum("kbij,bk,bj->bi", dM, v, v)
     gradient = torch.einsum("kbij,bi,bj->bk", dM, v, v)
@@ -88,19 +64,7 @@ def general_acceleration(tensor: TensorField, z: Float[Tensor, "b d"], v: Float[
 def pullback_acceleration(
     generator: Generator, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]
 ) -> Float[Tensor, "b d"]:
-    """Geodesic acceleration of a pullback metric, ``c'' = -M^{-1} J^T F''[c', c']``.
-
-    With fewer outputs than latents M is singular everywhere; then the solution of least norm of ``J a = -F''[v, v]``,
-    along which outputs move on straight lines. Cost: one value and Jacobian, and one directional second derivative.
-
-    Args:
-        generator: row-wise callable ``(B, d) -> (B, D)``.
-        z: points ``(B, d)``.
-        v: velocities ``(B, d)``.
-
-    Returns:
-        ``(B, d)``; NaN in the rows where J has not full rank.
-    """
+    """The acceleration of `geodesics.metrics.doors.pullback_acceleration`, of arguments that are known to fit."""
     _, J = value_and_jacobian(generator, z)
     _, second = directional_second_derivative(generator, z, v)
     if J.shape[-1] < z.shape[1]:

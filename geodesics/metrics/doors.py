@@ -146,7 +146,8 @@ def pullback_acceleration(
 ) -> Float[Tensor, "b d"]:
     """Geodesic acceleration of a pullback metric, ``c'' = -M^{-1} J^T F''[c', c']``.
 
-    Cost: one value and Jacobian, and one directional second derivative.
+    With fewer outputs than latents M is singular everywhere; then the solution of least norm of ``J a = -F''[v, v]``,
+    along which outputs move on straight lines. Cost: one value and Jacobian, and one directional second derivative.
 
     Args:
         generator: as in `value_and_jacobian`.
@@ -154,7 +155,7 @@ def pullback_acceleration(
         v: velocities ``(B, d)``.
 
     Returns:
-        ``(B, d)``; NaN in the rows where ``J^T J`` is not positive definite.
+        ``(B, d)``; NaN in the rows where J has not full rank.
 
     Raises:
         ValueError: when shapes, dtypes or devices do not fit, and as `value_and_jacobian`.

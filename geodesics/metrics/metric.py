@@ -123,9 +123,9 @@ class PullbackMetric:
         return torch.cat(chords), torch.cat(sizes)
 
     def acceleration(self, z: Float[Tensor, "b d"], v: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """``-M^{-1} J^T F''[v, v]``; see `geodesics.metrics.connection.pullback_acceleration`.
+        """``-M^{-1} J^T F''[v, v]``; see `geodesics.pullback_acceleration`.
 
-        Above 64 dimensions by conjugate gradients, see `acceleration_by_products` there.
+        Above 64 dimensions by conjugate gradients, see `acceleration_by_products` in `geodesics.metrics.connection`.
         """
         self._try_first(z)
         accelerate = pullback_acceleration if z.shape[-1] <= MANY_AXES else acceleration_by_products

@@ -30,14 +30,14 @@ def tether_blocks(
         decrement: their scale-free gradients when they were last known; infinite for a curve without tether.
 
     Returns:
-        The matrix of an element, and the share of the energy to weigh it with: the square of the gradient. A step's
-        gain is of that size, so no node moves further than the spread of its curve; and the tether vanishes
-        quadratically where Newton converges.
+        The matrix of an element, zero where the metric gives none, and the share of the energy to weigh it with: the
+        square of the gradient. A step's gain is of that size, so no node moves much further than the spread of its
+        curve; and the tether vanishes quadratically where Newton converges.
     """
     dim = points.shape[-1]
     mean = mean_metric(model.metric)
     axes, eps = mean.diagonal(dim1=1, dim2=2), torch.finfo(mean.dtype).eps
-    factor, _ = torch.linalg.cholesky_ex(
+    factor, info = torch.linalg.cholesky_ex(
         mean + torch.diag_embed(eps**0.75 * axes + eps**1.5 * axes.amax(1, keepdim=True) + torch.finfo(mean.dtype).tiny)
     )
     from_center = points - points.mean(1, keepdim=True)
@@ -46,6 +46,8 @@ def tether_blocks(
     # (covariance + least M^-1)^-1, with M = C C^T, in coordinates where M is the identity.
     spread = factor.mT @ covariance @ factor + torch.diag_embed(least[:, None].expand(-1, dim))
     norm = factor @ torch.linalg.solve_ex(spread, factor.mT)[0]
+    known = (info == 0) & norm.isfinite().all(2).all(1)
+    norm = torch.where(known[:, None, None], norm, 0.0)
     # A node that two elements share counts half in each.
     share = norm.new_ones(model.hessian.shape[-1] // dim)
     share[0] = share[-1] = 0.5

@@ -53,6 +53,17 @@ def test_curves_without_a_known_gradient_and_curves_that_stand_still_have_none(n
     assert blocks[0].isfinite().all()
 
 
+def test_a_metric_without_a_value_ties_nothing_and_harms_no_other_curve(normal):
+    points, gradient = normal(3, 13, 2), torch.full((3,), 0.05, dtype=torch.float64)
+    energy = PullbackMetric(sheet).path_energy(make_elements(3, 6, points))
+    model = energy.linearize(points, None)
+    alone, _ = tether_blocks(model, points, gradient)
+    model.metric[0], model.metric[1] = torch.nan, -model.metric[1]
+    blocks, _ = tether_blocks(model, points, gradient)
+    assert not blocks[:2].any()
+    assert torch.equal(blocks[2], alone[2])
+
+
 def test_decoders_with_axes_that_carry_nothing_are_solved():
     """Eight latents of which four are used: from straight lines, all lengths are resolved and none is too long."""
     (member,) = members(["ten_digits"], "practice", None)
